@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Deliberate bugs, one for each boot, to show that the tests would see them.
+//!
+//! Lockdep, the scheduler or the ledger must report each of them. Of no other use.
+
+use kernel::{
+    page::Page,
+    prelude::*, //
+};
+
+#[path = "../nolocks/mod.rs"]
+pub mod nolocks;
+
+// What is under test here; the rest of the stress module is not needed.
+#[allow(dead_code)]
+#[path = "../stress/api.rs"]
+mod api;
+#[allow(dead_code)]
+#[path = "../stress/context.rs"]
+mod context;
+#[path = "../stress/ktap.rs"]
+mod ktap;
+
+use api::{
+    Api,
+    Held, //
+};
+use context::{
+    Context,
+    Pinned,
+    Site, //
+};
+use ktap::Outcome;
+use nolocks::{
+    page::NoLocksFlags,
+    raw_spin_lock::{
+        new_raw_spin_lock,
+        RawSpinLock, //
+    }, //
+};
+
+module! {
+    type: Control,
+    name: "nolocks_control",
+    authors: ["The nolocks authors"],
+    description: "Deliberate bugs that the tests of nolocks must report",
+    license: "GPL",
+    params: {
+        control: u32 {
+            default: 0,
+            description: "1 GFP_ATOMIC under a raw spinlock, 2 alloc_pages_nolock() under pi_lock, 3 GFP_KERNEL under a raw spinlock, 4 a leaked page, 5 a page handed out twice",
+        },
+    },
+}
+
+struct Control;
+
+impl kernel::Module for Control {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
+        match module_parameters::control.value() {
+            1 => atomic_under_raw_lock()?,
+            2 => trylock_under_pi_lock()?,
+            3 => sleep_under_raw_lock()?,
+            4 => ktap::run(&(), &[("ledger", leaked)], 1, 0)?,
+            5 => ktap::run(&(), &[("ledger", handed_out_twice)], 1, 0)?,
+            control => {
+                pr_err!("control={control} is no control: give control=1 to control=5\n");
+                return Err(EINVAL);
+            }
+        }
+        Ok(Self)
+    }
+}
+
+fn new_lock<T>(data: T) -> Result<Pin<KBox<RawSpinLock<T>>>> {
+    KBox::pin_init(new_raw_spin_lock!(data, "nolocks_control"), GFP_KERNEL)
+}
+
+/// `GFP_ATOMIC` under a raw spinlock, until the pcp lists are empty and zone->lock is taken.
+fn atomic_under_raw_lock() -> Result {
+    /// More than the pcp lists of a CPU hold.
+    const ROOM: usize = 1 << 14;
+
+    let lock = new_lock(KVVec::with_capacity(ROOM, GFP_KERNEL)?)?;
+    let mut guard = lock.lock();
+
+    while guard.len() < ROOM {
+        let Ok(page) = Page::alloc_page(GFP_ATOMIC) else {
+            break;
+        };
+        guard.push_within_capacity(page)?;
+    }
+    // The allocation is the only bug: the pages are given back where that is legal.
+    let pages = core::mem::take(&mut *guard);
+    drop(guard);
+    pr_info!("control 1: {} pages under a raw spinlock\n", pages.len());
+    Ok(())
+}
+
+/// Mainline's trylock allocator under the lock that PREEMPT_RT takes inside its wait_lock.
+fn trylock_under_pi_lock() -> Result {
+    let site = KBox::pin_init(Site::new(), GFP_KERNEL)?;
+    let mut held = None;
+
+    {
+        let _pinned = Pinned::new();
+        site.run(Context::PiLock, || {
+            held = Held::obtain(Api::TryLock, NoLocksFlags::NONE)
+        });
+    }
+    pr_info!("control 2: a page under pi_lock: {}\n", held.is_some());
+    Ok(())
+}
+
+/// An allocation that may sleep, under a raw spinlock.
+fn sleep_under_raw_lock() -> Result {
+    let lock = new_lock(())?;
+    let guard = lock.lock();
+    let page = Page::alloc_page(GFP_KERNEL);
+
+    drop(guard);
+    pr_info!(
+        "control 3: a page with GFP_KERNEL under a raw spinlock: {}\n",
+        page.is_ok()
+    );
+    Ok(())
+}
+
+fn leaked(_: &()) -> Result<Outcome> {
+    let held = Held::obtain(Api::NoLocks, NoLocksFlags::NONE).ok_or(ENOMEM)?;
+    let outcome = ktap::ledger();
+
+    // Nothing is lost but the line in the ledger, which was drawn too early.
+    drop(held);
+    Ok(outcome)
+}
+
+fn handed_out_twice(_: &()) -> Result<Outcome> {
+    let held = Held::obtain(Api::NoLocks, NoLocksFlags::NONE).ok_or(ENOMEM)?;
+    // SAFETY: The twin is forgotten before `held` goes, so the page is freed once.
+    let mut twin = unsafe { core::ptr::read(&held) };
+
+    twin.mark();
+    core::mem::forget(twin);
+    drop(held);
+    Ok(ktap::ledger())
+}

@@ -1,0 +1,615 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The cases, in the order of the bits of `mask`.
+
+use core::num::NonZero;
+
+use kernel::{
+    page::Page,
+    prelude::*,
+    sync::atomic::{
+        ordering::Relaxed,
+        Atomic, //
+    },
+    time::{
+        Delta,
+        Instant,
+        Monotonic, //
+    }, //
+};
+
+use crate::{
+    api::{
+        Api,
+        Held,
+        Pile,
+        CORRUPT, //
+    },
+    cma,
+    context::{
+        breathe,
+        Context,
+        Nmi,
+        Pinned,
+        Site, //
+    },
+    ktap::{
+        self,
+        Case,
+        Outcome, //
+    },
+    nested,
+    nolocks::{
+        page::NoLocksFlags,
+        raw_spin_lock::{
+            new_raw_spin_lock,
+            RawSpinLock, //
+        }, //
+    },
+    oracle,
+    threads,
+    Config, //
+};
+
+extern "C" {
+    fn nolocks_drain_pcp_lists() -> bool;
+    fn nolocks_init_on_alloc_or_free() -> bool;
+}
+
+/// The burst that the contract promises where the trylock is allowed and the lists are warm.
+const PROMISED: usize = 32;
+const LARGEST_BURST: usize = 4096;
+
+/// All cases, the first with bit 0.
+pub(crate) const CASES: [Case<Env>; 18] = [
+    ("task", |env| context(env, Context::Task)),
+    ("raw_irqsave", |env| context(env, Context::RawIrqsave)),
+    ("raw", |env| context(env, Context::Raw)),
+    ("preempt_off", |env| context(env, Context::PreemptOff)),
+    ("softirq", |env| context(env, Context::Softirq)),
+    ("hardirq", |env| context(env, Context::Hardirq)),
+    ("nmi", |env| context(env, Context::Nmi)),
+    ("pi_lock", |env| context(env, Context::PiLock)),
+    ("all_cpus", all_cpus),
+    ("nested_nmi", nested::in_nmi),
+    ("nested_hardirq", nested::in_hardirq),
+    ("free_elsewhere", free_elsewhere),
+    ("bursts", bursts),
+    ("handed_out_once", handed_out_once),
+    ("zero", zero),
+    ("cma", cma::never_unmovable),
+    ("locks", oracle::locks),
+    ("ledger", |_| Ok(ktap::ledger())),
+];
+
+/// What the cases share.
+pub(crate) struct Env {
+    pub(crate) config: Config,
+    pub(crate) nmi: Option<Nmi>,
+}
+
+impl Env {
+    pub(crate) fn new(config: Config) -> Result<Self> {
+        let nmi = match Nmi::new() {
+            Ok(nmi) => Some(nmi),
+            Err(err) if err == EOPNOTSUPP => None,
+            Err(err) => return Err(err),
+        };
+        Ok(Self { config, nmi })
+    }
+
+    /// The contexts that this machine can enter.
+    pub(crate) fn contexts(&self) -> impl Iterator<Item = Context> + Clone + '_ {
+        Context::ALL.into_iter().filter(|ctx| self.can_enter(*ctx))
+    }
+
+    fn can_enter(&self, ctx: Context) -> bool {
+        ctx != Context::Nmi || self.nmi.is_some()
+    }
+
+    /// The contexts in which the contract promises success.
+    pub(crate) fn promising(&self) -> impl Iterator<Item = Context> + Clone + '_ {
+        self.contexts().filter(|ctx| ctx.trylock_allowed())
+    }
+}
+
+/// Counts for one line of the report.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Stat {
+    pub(crate) attempts: u64,
+    pub(crate) obtained: u64,
+}
+
+impl Stat {
+    pub(crate) fn add(&mut self, attempts: usize, obtained: usize) {
+        self.attempts += attempts as u64;
+        self.obtained += obtained as u64;
+    }
+
+    pub(crate) fn print(&self, context: &str, api: Api) {
+        pr_info!(
+            "# stat: context={} api={} attempts={} obtained={}\n",
+            context,
+            api.name(),
+            self.attempts,
+            self.obtained
+        );
+    }
+}
+
+/// Fills this CPU's pcp lists the ordinary way.
+pub(crate) struct Warmer(KVVec<Page>);
+
+impl Warmer {
+    pub(crate) fn new(room: usize) -> Result<Self> {
+        Ok(Self(KVVec::with_capacity(room, GFP_KERNEL)?))
+    }
+
+    /// Leaves `n` pages there, as far as they have room. To be called [`Pinned`].
+    pub(crate) fn warm(&mut self, n: usize) -> Result {
+        for _ in 0..n {
+            self.0.push_within_capacity(Page::alloc_page(GFP_KERNEL)?)?;
+        }
+        self.0.clear();
+        Ok(())
+    }
+}
+
+/// One task's means to allocate everywhere.
+pub(crate) struct Desk {
+    pub(crate) site: Pin<KBox<Site>>,
+    pub(crate) pile: Pile,
+    pub(crate) warmer: Warmer,
+}
+
+impl Desk {
+    pub(crate) fn new(room: usize) -> Result<Self> {
+        Ok(Self {
+            site: KBox::pin_init(Site::new(), GFP_KERNEL)?,
+            pile: Pile::new(room)?,
+            // Twice, so that what others take meanwhile does not matter.
+            warmer: Warmer::new(2 * room)?,
+        })
+    }
+
+    pub(crate) fn warm(&mut self, n: usize) -> Result {
+        self.warmer.warm(2 * n)
+    }
+
+    /// Attempts `n` pages in `ctx` and returns how many came.
+    pub(crate) fn obtain(
+        &mut self,
+        ctx: Context,
+        api: Api,
+        flags: NoLocksFlags,
+        n: usize,
+    ) -> usize {
+        let mut obtained = 0;
+        let mut left = n;
+
+        while left != 0 {
+            let chunk = ctx.chunk(left);
+            let pile = &mut self.pile;
+            self.site
+                .run(ctx, || obtained += pile.obtain(api, flags, chunk));
+            left -= chunk;
+        }
+        obtained
+    }
+
+    /// Frees all pages in `ctx`.
+    pub(crate) fn free(&mut self, ctx: Context) {
+        let pile = &mut self.pile;
+        let mut more = true;
+
+        while more {
+            self.site
+                .run(ctx, || more = pile.free(ctx.chunk(LARGEST_BURST)));
+        }
+    }
+
+    /// Obtains and frees in one visit to `ctx`.
+    fn visit(&mut self, ctx: Context, api: Api, n: usize) -> usize {
+        let pile = &mut self.pile;
+        let mut obtained = 0;
+
+        self.site.run(ctx, || {
+            obtained = pile.obtain(api, NoLocksFlags::NONE, n);
+            pile.free(n);
+        });
+        obtained
+    }
+
+    pub(crate) fn check(&self, outcome: Outcome) -> Outcome {
+        let strays = self.site.strays();
+        outcome.check(
+            strays == 0,
+            fmt!("{strays} visits were not in the context asked for"),
+        )
+    }
+}
+
+/// A small generator of its own, so that a seed repeats a run.
+pub(crate) struct Rng(u64);
+
+impl Rng {
+    pub(crate) fn new(seed: u64, stream: u64) -> Self {
+        // Xorshift does not get away from 0.
+        Self((seed ^ (stream + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)).max(1))
+    }
+
+    /// A number below `n`.
+    pub(crate) fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as usize % n
+    }
+
+    /// One of the contexts, [`Context::Task`] if there are none.
+    fn pick(&mut self, mut contexts: impl Iterator<Item = Context> + Clone) -> Context {
+        let n = contexts.clone().count().max(1);
+        contexts.nth(self.below(n)).unwrap_or(Context::Task)
+    }
+}
+
+fn context(env: &Env, ctx: Context) -> Result<Outcome> {
+    const ROUNDS: u32 = 100;
+
+    if !env.can_enter(ctx) {
+        return Ok(Outcome::Skipped("no NMI can be sent on this machine"));
+    }
+
+    let mut desk = Desk::new(2 * PROMISED)?;
+    let mut outcome = Outcome::Passed;
+    let mut stat = Stat::default();
+    let mut short = 0;
+
+    for _ in 0..ROUNDS {
+        let _pinned = Pinned::new();
+        desk.warm(PROMISED)?;
+        let obtained = desk.visit(ctx, Api::NoLocks, PROMISED);
+        stat.add(PROMISED, obtained);
+        short += u32::from(obtained != PROMISED);
+    }
+    if ctx.trylock_allowed() {
+        outcome = outcome.check(
+            short == 0,
+            fmt!("{short} of {ROUNDS} bursts of {PROMISED} from warm lists were not complete"),
+        );
+        outcome = outcome.check(
+            volume(&mut desk, ctx, Api::NoLocks, env.config.pages, &mut stat)?,
+            fmt!("the lists stayed empty after {} pages", stat.obtained),
+        );
+    } else {
+        outcome = outcome.check(
+            stat.obtained == 0,
+            fmt!("{} pages where no lock may be tried", stat.obtained),
+        );
+        pr_info!(
+            "# note: no lock may be tried in {}, so NULL is right\n",
+            ctx.name()
+        );
+    }
+    stat.print(ctx.name(), Api::NoLocks);
+
+    for api in [Api::TryLock, Api::GfpNowait] {
+        if api.is_legal(ctx) {
+            let mut stat = Stat::default();
+            // Mainline may have nothing at all here, which is no failure of ours.
+            let _ = volume(&mut desk, ctx, api, env.config.pages / 20, &mut stat)?;
+            stat.print(ctx.name(), api);
+        }
+    }
+    Ok(desk.check(outcome))
+}
+
+/// Obtains `pages` pages in `ctx`. Gives up, with false, when warm lists have nothing.
+fn volume(desk: &mut Desk, ctx: Context, api: Api, pages: u64, stat: &mut Stat) -> Result<bool> {
+    const PATIENCE: u32 = 100;
+    let burst = ctx.chunk(2 * PROMISED);
+    let mut empty = 0;
+    let mut obtained = burst;
+
+    while stat.obtained < pages {
+        let _pinned = Pinned::new();
+        if obtained < burst {
+            desk.warm(burst)?;
+        }
+        obtained = desk.visit(ctx, api, burst);
+        stat.add(burst, obtained);
+        empty = if obtained == 0 { empty + 1 } else { 0 };
+        if empty == PATIENCE {
+            return Ok(false);
+        }
+        breathe();
+    }
+    Ok(true)
+}
+
+fn all_cpus(env: &Env) -> Result<Outcome> {
+    // The bulk of a run: here all CPUs are busy. A lock of PREEMPT_RT takes many times as long.
+    const SHARE: u64 = if cfg!(CONFIG_PREEMPT_RT) { 8 } else { 40 };
+    let mut outcome = Outcome::Passed;
+
+    for (api, pages, seconds) in [
+        (
+            Api::NoLocks,
+            SHARE * env.config.pages,
+            env.config.seconds.into(),
+        ),
+        (Api::TryLock, env.config.pages, 0),
+    ] {
+        let attempts = Atomic::new(0);
+        let obtained = Atomic::new(0);
+        let strays = Atomic::new(0);
+        let exchange = KBox::pin_init(
+            new_raw_spin_lock!(Pile::new(LARGEST_BURST)?, "nolocks_exchange"),
+            GFP_KERNEL,
+        )?;
+        let end = match seconds {
+            0 => End::Pages(pages / NonZero::<u64>::from(env.config.threads) + 1),
+            _ => End::Time(Instant::now() + Delta::from_secs(seconds)),
+        };
+
+        threads::run(env.config.threads.get(), &|nth| {
+            let mut desk = Desk::new(2 * PROMISED)?;
+            let stat = worker(env, &mut desk, api, nth, end, &exchange)?;
+            attempts.add(stat.attempts, Relaxed);
+            obtained.add(stat.obtained, Relaxed);
+            strays.add(desk.site.strays(), Relaxed);
+            Ok(())
+        })?;
+
+        let stat = Stat {
+            attempts: attempts.load(Relaxed),
+            obtained: obtained.load(Relaxed),
+        };
+        let wanted = match (api, seconds) {
+            (Api::NoLocks, 0) => pages,
+            (Api::NoLocks, _) => 1,
+            // Mainline's share is for the report.
+            _ => 0,
+        };
+        stat.print("all_cpus", api);
+        outcome = outcome
+            .check(
+                strays.load(Relaxed) == 0,
+                fmt!("visits were not in the context asked for"),
+            )
+            .check(
+                stat.obtained >= wanted,
+                fmt!("{} pages of {wanted}", stat.obtained),
+            );
+    }
+    Ok(outcome)
+}
+
+/// When a worker is through.
+#[derive(Clone, Copy)]
+enum End {
+    Pages(u64),
+    Time(Instant<Monotonic>),
+}
+
+/// One CPU's part of [`all_cpus()`]: bursts of any size, from any context, freed in any other, some
+/// of them on another CPU.
+fn worker(
+    env: &Env,
+    desk: &mut Desk,
+    api: Api,
+    nth: u32,
+    end: End,
+    exchange: &RawSpinLock<Pile>,
+) -> Result<Stat> {
+    const SWAPPED: usize = 16;
+    let mut rng = Rng::new(env.config.seed, nth.into());
+    let legal = env.contexts().filter(|ctx| api.is_legal(*ctx));
+    let promising = env.promising().filter(|ctx| api.is_legal(*ctx));
+    let mut stat = Stat::default();
+
+    loop {
+        let over = match end {
+            End::Pages(pages) => stat.obtained >= pages || stat.attempts > 8 * pages + 100_000,
+            End::Time(end) => (end - Instant::now()).is_negative(),
+        };
+        if over {
+            return Ok(stat);
+        }
+
+        let _pinned = Pinned::new();
+        // What is freed where no lock may be tried takes a detour, and so does what is needed next:
+        // most visits are to where one may.
+        let mut any = || match rng.below(4) {
+            0 => rng.pick(legal.clone()),
+            _ => rng.pick(promising.clone()),
+        };
+        let (ctx, elsewhere) = (any(), any());
+        let n = ctx.chunk(1 + rng.below(2 * PROMISED));
+        let obtained = desk.obtain(ctx, api, NoLocksFlags::NONE, n);
+        stat.add(n, obtained);
+
+        if rng.below(4) == 0 {
+            let mut shared = exchange.lock();
+            for _ in 0..SWAPPED {
+                if let Some(held) = desk.pile.pop() {
+                    shared.push(held);
+                }
+            }
+            // Until the exchange has filled up, there may be less to take out than went in.
+            if shared.pages().len() > LARGEST_BURST / 2 {
+                for _ in 0..SWAPPED {
+                    if let Some(held) = shared.pop() {
+                        desk.pile.push(held);
+                    }
+                }
+            }
+        }
+        desk.free(elsewhere);
+        if obtained < n && ctx.trylock_allowed() {
+            desk.warm(2 * PROMISED)?;
+        }
+        breathe();
+    }
+}
+
+/// Pages obtained in one context are freed in another, for every pair.
+fn free_elsewhere(env: &Env) -> Result<Outcome> {
+    const ROUNDS: u32 = 4;
+    let mut desk = Desk::new(PROMISED)?;
+    let mut stat = Stat::default();
+
+    for _ in 0..ROUNDS {
+        for from in env.promising() {
+            for to in env.contexts() {
+                let _pinned = Pinned::new();
+                desk.warm(PROMISED)?;
+                let obtained = desk.obtain(from, Api::NoLocks, NoLocksFlags::NONE, PROMISED);
+                stat.add(PROMISED, obtained);
+                desk.free(to);
+                breathe();
+            }
+        }
+    }
+    stat.print("free_elsewhere", Api::NoLocks);
+    Ok(desk.check(Outcome::Passed).check(
+        stat.obtained == stat.attempts,
+        fmt!("{} of {} pages", stat.obtained, stat.attempts),
+    ))
+}
+
+/// Bursts from lists that hold what a burst of [`PROMISED`] needs and little more.
+fn bursts(env: &Env) -> Result<Outcome> {
+    let mut desk = Desk::new(LARGEST_BURST)?;
+    let mut outcome = Outcome::Passed;
+    let mut undrained = 0;
+
+    for ctx in env.contexts() {
+        for api in Api::ALL.into_iter().filter(|api| api.is_legal(ctx)) {
+            for exponent in 0..=LARGEST_BURST.ilog2() {
+                let size = 1 << exponent;
+                let _pinned = Pinned::new();
+                // SAFETY: This is a task that may sleep.
+                undrained += u32::from(!unsafe { nolocks_drain_pcp_lists() });
+                desk.warm(PROMISED)?;
+                let obtained = desk.obtain(ctx, api, NoLocksFlags::NONE, size);
+                desk.free(ctx);
+
+                let name = ctx.name();
+                pr_info!(
+                    "# burst: context={name} api={} size={size} obtained={obtained}\n",
+                    api.name()
+                );
+                if api == Api::NoLocks && ctx.trylock_allowed() && size <= PROMISED {
+                    outcome = outcome.check(
+                        obtained == size,
+                        fmt!("{name}: {obtained} pages in a burst of {size}"),
+                    );
+                }
+                breathe();
+            }
+        }
+    }
+    if undrained != 0 {
+        pr_info!("# note: {undrained} bursts from lists that could not be drained before\n");
+    }
+    Ok(desk.check(outcome))
+}
+
+/// Pages from all contexts, held at the same time, are all different.
+fn handed_out_once(env: &Env) -> Result<Outcome> {
+    let corrupt = CORRUPT.load(Relaxed);
+    let mut desk = Desk::new(LARGEST_BURST)?;
+    let mut addresses = KVVec::with_capacity(LARGEST_BURST, GFP_KERNEL)?;
+    let mut stat = Stat::default();
+    let mut contexts = env.promising().cycle();
+
+    while stat.attempts < LARGEST_BURST as u64 {
+        let _pinned = Pinned::new();
+        let Some(ctx) = contexts.next() else {
+            return Ok(Outcome::Skipped("no context may try a lock here"));
+        };
+        desk.warm(PROMISED)?;
+        let obtained = desk.obtain(ctx, Api::NoLocks, NoLocksFlags::NONE, PROMISED);
+        stat.add(PROMISED, obtained);
+    }
+    for held in desk.pile.pages() {
+        addresses.push_within_capacity(held.page() as usize)?;
+    }
+    addresses.as_mut_slice().sort_unstable();
+    let twice = addresses
+        .windows(2)
+        .filter(|pair| pair[0] == pair[1])
+        .count();
+    desk.free(Context::Task);
+    stat.print("handed_out_once", Api::NoLocks);
+
+    let corrupt = CORRUPT.load(Relaxed) - corrupt;
+    Ok(desk
+        .check(Outcome::Passed)
+        .check(twice == 0, fmt!("{twice} pages were handed out twice"))
+        .check(
+            corrupt == 0,
+            fmt!("{corrupt} pages lost their owner's mark"),
+        )
+        .check(
+            stat.obtained == stat.attempts,
+            fmt!("{} of {} pages", stat.obtained, stat.attempts),
+        ))
+}
+
+/// A page is zeroed when asked, and only then.
+fn zero(env: &Env) -> Result<Outcome> {
+    const DIRT: u64 = 0xd1d1_d1d1_d1d1_d1d1;
+    let mut desk = Desk::new(PROMISED)?;
+    let mut stat = Stat::default();
+    let mut outcome = Outcome::Passed;
+
+    for ctx in env.promising() {
+        for flags in [NoLocksFlags::NONE, NoLocksFlags::NONE.zeroed()] {
+            let _pinned = Pinned::new();
+            // Dirty pages on top of the lists, which are what the next request gets.
+            desk.warm(PROMISED)?;
+            desk.obtain(Context::Task, Api::NoLocks, NoLocksFlags::NONE, PROMISED);
+            desk.pile
+                .pages()
+                .iter_mut()
+                .for_each(|held| held.fill(DIRT));
+            desk.free(Context::Task);
+
+            let pile = &mut desk.pile;
+            desk.site.run(ctx, || {
+                for _ in 0..PROMISED {
+                    if let Some(held) = Held::obtain_unmarked(Api::NoLocks, flags) {
+                        pile.push(held);
+                    }
+                }
+            });
+
+            let pages = desk.pile.pages();
+            let (got, name) = (pages.len(), ctx.name());
+            stat.add(PROMISED, got);
+            if flags == NoLocksFlags::NONE {
+                // SAFETY: Only reads two static keys.
+                let wiped = unsafe { nolocks_init_on_alloc_or_free() };
+                let dirty = pages.iter().any(|held| held.has(DIRT));
+                outcome = outcome.check(
+                    dirty != wiped,
+                    fmt!("{name}: dirty={dirty} without __GFP_ZERO, wiped anyway={wiped}"),
+                );
+            } else {
+                let zeroed = pages.iter().filter(|held| held.is_filled_with(0)).count();
+                outcome = outcome.check(
+                    zeroed == got,
+                    fmt!("{name}: {zeroed} of {got} pages zeroed with __GFP_ZERO"),
+                );
+            }
+            desk.free(ctx);
+        }
+    }
+    stat.print("zero", Api::NoLocks);
+    Ok(desk.check(outcome).check(
+        stat.obtained == stat.attempts,
+        fmt!("{} of {} pages", stat.obtained, stat.attempts),
+    ))
+}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Rule 4: a page from a CMA pageblock never goes to a request that is not movable.
+
+use kernel::{
+    bindings,
+    prelude::*, //
+};
+
+use crate::{
+    api::{
+        Api,
+        Held,
+        Pile, //
+    },
+    cases::{
+        Env,
+        Stat, //
+    },
+    context::{
+        Context,
+        Pinned, //
+    },
+    ktap::Outcome,
+    nolocks::page::{
+        Mobility,
+        NoLocksFlags, //
+    },
+};
+
+#[allow(
+    improper_ctypes,
+    reason = "bindgen's empty structs; only pointers cross"
+)]
+extern "C" {
+    fn nolocks_cma_alloc() -> *mut bindings::page;
+    fn nolocks_cma_release(page: *mut bindings::page);
+    fn nolocks_page_is_cma(page: *mut bindings::page) -> bool;
+    fn nolocks_pcp_cma_pages(page: *mut bindings::page) -> c_uint;
+}
+
+fn is_cma(held: &Held) -> bool {
+    // SAFETY: The page is valid for as long as it is held.
+    unsafe { nolocks_page_is_cma(held.page()) }
+}
+
+pub(crate) fn never_unmovable(_env: &Env) -> Result<Outcome> {
+    const WANTED: usize = 32;
+    /// More than the lists hold at their fullest.
+    const ROOM: usize = 1 << 16;
+
+    if !cfg!(CONFIG_DMA_CMA) {
+        return Ok(Outcome::Skipped("the kernel has no CMA (CONFIG_DMA_CMA)"));
+    }
+    if !Context::Task.trylock_allowed() {
+        return Ok(Outcome::Skipped("no context may try a lock here"));
+    }
+
+    let mut pages = KVec::with_capacity(WANTED, GFP_KERNEL)?;
+    let mut pile = Pile::new(ROOM)?;
+    for _ in 0..WANTED {
+        // SAFETY: This is a task that may sleep.
+        let page = unsafe { nolocks_cma_alloc() };
+        if page.is_null() {
+            break;
+        }
+        pages.push(page, GFP_KERNEL)?;
+    }
+    let Some(&first) = pages.first() else {
+        return Ok(Outcome::Skipped("no page of a CMA area: boot with cma=64M"));
+    };
+
+    let _pinned = Pinned::new();
+    // SAFETY: What `nolocks_cma_alloc()` returned has a valid `struct page`, then as now.
+    let listed = || unsafe { nolocks_pcp_cma_pages(first) };
+    for page in pages {
+        // SAFETY: Obtained above, released once.
+        unsafe { nolocks_cma_release(page) };
+    }
+    let before = listed();
+
+    let mut outcome = Outcome::Passed;
+    let mut stat = Stat::default();
+    for mobility in [Mobility::Unmovable, Mobility::Reclaimable] {
+        let flags = NoLocksFlags::NONE.mobility(mobility);
+
+        // To the end: it is when nothing else is left that a CMA page is tempting.
+        while let Some(held) = Held::obtain(Api::NoLocks, flags) {
+            stat.add(1, 1);
+            if pile.push(held).is_none() {
+                break;
+            }
+        }
+        stat.add(1, 0);
+    }
+    let wrong = pile.pages().iter().filter(|held| is_cma(held)).count();
+    let after = listed();
+
+    // The same pages are there for the asking, or the above would prove nothing.
+    let movable = Held::obtain(Api::NoLocks, NoLocksFlags::NONE.mobility(Mobility::Movable));
+    let reachable = movable.as_ref().is_some_and(is_cma);
+    stat.add(1, movable.is_some().into());
+
+    pr_info!(
+        "# cma: on the pcp list before={before} after={after}, to unmovable requests={wrong}\n"
+    );
+    stat.print("cma", Api::NoLocks);
+    outcome = outcome
+        .check(before != 0, fmt!("no CMA page is on the pcp list"))
+        .check(
+            wrong == 0,
+            fmt!("{wrong} CMA pages went to unmovable requests"),
+        )
+        .check(after != 0, fmt!("the CMA pages left the pcp list"))
+        .check(reachable, fmt!("a movable request got no CMA page"));
+    Ok(outcome)
+}

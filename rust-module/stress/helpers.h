@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef NOLOCKS_STRESS_HELPERS_H
+#define NOLOCKS_STRESS_HELPERS_H
+
+#include <linux/interrupt.h>
+#include <linux/irq_work.h>
+#include <linux/mm_types.h>
+#include <linux/spinlock.h>
+
+/* Mirrored in context.rs. */
+#define NOLOCKS_IN_NMI		BIT(0)
+#define NOLOCKS_IN_HARDIRQ	BIT(1)
+#define NOLOCKS_IN_SOFTIRQ	BIT(2)
+#define NOLOCKS_IRQS_OFF	BIT(3)
+#define NOLOCKS_PREEMPT_OFF	BIT(4)
+
+unsigned int nolocks_where(void);
+void nolocks_preempt_disable(void);
+void nolocks_preempt_enable(void);
+void nolocks_migrate_disable(void);
+void nolocks_migrate_enable(void);
+void nolocks_cond_resched(void);
+void nolocks_raw_spin_lock(raw_spinlock_t *lock);
+void nolocks_raw_spin_unlock(raw_spinlock_t *lock);
+unsigned long nolocks_pi_lock(void);
+void nolocks_pi_unlock(unsigned long flags);
+void nolocks_run_tasklet(struct tasklet_struct *tasklet);
+void nolocks_init_hard_irq_work(struct irq_work *work,
+				void (*func)(struct irq_work *work));
+unsigned long nolocks_interrupted_ip(void);
+bool nolocks_init_on_alloc_or_free(void);
+unsigned int nolocks_online_cpu(unsigned int nth);
+unsigned int nolocks_online_cpus(void);
+
+bool nolocks_drain_pcp_lists(void);
+
+int nolocks_nmi_register(void);
+void nolocks_nmi_unregister(void);
+void nolocks_nmi_send(unsigned int cpu);
+bool nolocks_nmi_handler(unsigned long ip); /* In Rust. */
+
+int nolocks_watch_locks(void);
+void nolocks_unwatch_locks(void);
+void nolocks_lock_taken(const char *name); /* In Rust. */
+
+struct page *nolocks_cma_alloc(void);
+void nolocks_cma_release(struct page *page);
+bool nolocks_page_is_cma(struct page *page);
+unsigned int nolocks_pcp_cma_pages(struct page *page);
+
+#endif

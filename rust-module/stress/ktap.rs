@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The verdict, as KTAP on the kernel log.
+
+use kernel::{
+    prelude::*,
+    sync::atomic::ordering::Relaxed, //
+};
+
+use crate::api::{
+    CORRUPT,
+    FREED,
+    OBTAINED, //
+};
+
+/// How a case ended.
+#[allow(dead_code, reason = "the controls skip nothing")]
+pub(crate) enum Outcome {
+    Passed,
+    Failed,
+    Skipped(&'static str),
+}
+
+impl Outcome {
+    /// Says what went wrong unless `ok`.
+    pub(crate) fn check(self, ok: bool, what: core::fmt::Arguments<'_>) -> Self {
+        if ok {
+            return self;
+        }
+        pr_info!("# failed: {}\n", what);
+        Self::Failed
+    }
+}
+
+/// A case and its name.
+pub(crate) type Case<E> = (&'static str, fn(&E) -> Result<Outcome>);
+
+/// Runs the cases whose bit is set in `mask`; an error if one failed.
+///
+/// `seed` is what a later run needs to do the same.
+pub(crate) fn run<E>(env: &E, cases: &[Case<E>], mask: u32, seed: u64) -> Result {
+    let mut failed = 0;
+    let mut number = 0;
+
+    pr_info!("KTAP version 1\n");
+    pr_info!("1..{}\n", mask.count_ones());
+    pr_info!("# seed: {seed}\n");
+    for (bit, (name, case)) in cases.iter().enumerate() {
+        if mask & 1 << bit == 0 {
+            continue;
+        }
+        number += 1;
+        let outcome = case(env).unwrap_or_else(|err| {
+            Outcome::Passed.check(false, fmt!("{name} could not run: {err:?}"))
+        });
+        match outcome {
+            Outcome::Passed => pr_info!("ok {number} {name}\n"),
+            Outcome::Skipped(why) => pr_info!("ok {number} {name} # SKIP {why}\n"),
+            Outcome::Failed => {
+                failed += 1;
+                pr_info!("not ok {number} {name}\n");
+            }
+        }
+    }
+    // Not a number that the loader uses for reasons of its own.
+    if failed == 0 {
+        Ok(())
+    } else {
+        Err(EIO)
+    }
+}
+
+/// What was obtained until now must have been freed, with the owners' marks intact.
+pub(crate) fn ledger() -> Outcome {
+    let (obtained, freed) = (OBTAINED.load(Relaxed), FREED.load(Relaxed));
+    let corrupt = CORRUPT.load(Relaxed);
+
+    pr_info!("# ledger: obtained={obtained} freed={freed}\n");
+    Outcome::Passed
+        .check(obtained == freed, fmt!("the ledger does not balance"))
+        .check(
+            corrupt == 0,
+            fmt!("{corrupt} pages lost their owner's mark"),
+        )
+}

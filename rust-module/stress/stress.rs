@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Allocates and frees pages with `__GFP_NO_LOCKS` in every context, as an `insmod`.
+//!
+//! The verdict is KTAP on the kernel log. The load fails when a case did.
+
+use core::num::NonZero;
+
+use kernel::prelude::*;
+
+#[path = "../nolocks/mod.rs"]
+pub mod nolocks;
+
+mod api;
+mod cases;
+mod cma;
+mod context;
+mod ktap;
+mod nested;
+mod oracle;
+mod threads;
+
+use cases::{
+    Env,
+    CASES, //
+};
+
+module! {
+    type: Stress,
+    name: "nolocks_stress",
+    authors: ["The nolocks authors"],
+    description: "Stress test for page allocation without locks",
+    license: "GPL",
+    params: {
+        seconds: u32 {
+            default: 0,
+            description: "How long all CPUs allocate at once; 0: until the pages are through",
+        },
+        threads: u32 {
+            default: 0,
+            description: "Threads that allocate at once; 0: one for each CPU",
+        },
+        seed: u64 {
+            default: 0,
+            description: "Seed of everything random; 0: 1",
+        },
+        mask: u32 {
+            default: 0,
+            description: "Cases to run, bit 0 for the first; 0: all",
+        },
+        pages: u64 {
+            default: 0,
+            description: "Pages to obtain in each context; 0: 220000",
+        },
+    },
+}
+
+/// What the parameters come to.
+pub(crate) struct Config {
+    pub(crate) seconds: u32,
+    pub(crate) threads: NonZero<u32>,
+    pub(crate) seed: u64,
+    pub(crate) mask: u32,
+    pub(crate) pages: u64,
+}
+
+impl Config {
+    const MAX_SECONDS: u32 = 24 * 60 * 60;
+    const MAX_PAGES: u64 = 1 << 32;
+
+    fn from_parameters() -> Result<Self> {
+        let seconds = module_parameters::seconds.value();
+        let threads = module_parameters::threads.value();
+        let seed = module_parameters::seed.value();
+        let mask = module_parameters::mask.value();
+        let pages = module_parameters::pages.value();
+        let all = (1 << CASES.len()) - 1;
+        let cpus = threads::online_cpus();
+        let max_threads = 16 * cpus.get();
+
+        if seconds > Self::MAX_SECONDS {
+            pr_err!(
+                "seconds={} is more than a day ({}): give less\n",
+                seconds,
+                Self::MAX_SECONDS
+            );
+            return Err(EINVAL);
+        }
+        if threads > max_threads {
+            pr_err!(
+                "threads={} is more than 16 for each online CPU ({})\n",
+                threads,
+                max_threads
+            );
+            return Err(EINVAL);
+        }
+        if mask & !all != 0 {
+            pr_err!(
+                "mask={:#x} names cases that do not exist: there are {}, {:#x} is all\n",
+                mask,
+                CASES.len(),
+                all
+            );
+            return Err(EINVAL);
+        }
+        if pages > Self::MAX_PAGES {
+            pr_err!(
+                "pages={} is more than {}: give less, or seconds= for a long run\n",
+                pages,
+                Self::MAX_PAGES
+            );
+            return Err(EINVAL);
+        }
+
+        Ok(Self {
+            seconds,
+            threads: NonZero::new(threads).unwrap_or(cpus),
+            seed: if seed == 0 { 1 } else { seed },
+            mask: if mask == 0 { all } else { mask },
+            pages: if pages == 0 { 220_000 } else { pages },
+        })
+    }
+}
+
+struct Stress;
+
+impl kernel::Module for Stress {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
+        let env = Env::new(Config::from_parameters()?)?;
+
+        ktap::run(&env, &CASES, env.config.mask, env.config.seed)?;
+        Ok(Self)
+    }
+}
