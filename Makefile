@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# A thin front: ci/ does the work. Kbuild (make -C KDIR M=...) reads the file Kbuild, never this one.
+#
+#   make stress                       the main lane under stress
+#   make stress LANE=all SECONDS=60   every lane, longer
+
+.DEFAULT_GOAL := help
+.PHONY: help setup stress test check series-check apply unapply build modules shell perf-kmem repro clean
+
+given = $(if $($1),--$2='$($1)')
+# Only from the command line: a shell has a SECONDS of its own, and may have exported it.
+typed = $(if $(filter command%,$(origin $1)),--$2='$($1)')
+at = $(call given,KDIR,kdir) $(call given,LANE,lane)
+params = $(call typed,SECONDS,seconds) $(call typed,THREADS,threads) $(call typed,SEED,seed) \
+	$(call typed,MASK,mask) $(call typed,PAGES,pages)
+run = @sh scripts/bootstrap.sh --checkout='$(CURDIR)' $(if $(filter 1 y yes,$(YES)),--yes)
+
+help:
+	@echo 'make setup         check the tools; install what is missing (asks; YES=1 or CI=true means yes)'
+	@echo 'make stress        build kernel and module, boot, run the stress module under lockdep'
+	@echo 'make test          unit tests, series checks, and every lane with its controls'
+	@echo 'make check         everything that needs no kernel build (under two minutes)'
+	@echo 'make series-check  build and boot every prefix of the series'
+	@echo 'make apply KDIR=   put the series on your 7.3 tree (git am, or patch where there is no git)'
+	@echo 'make unapply KDIR= take it off again'
+	@echo 'make build         build the kernel of a lane'
+	@echo 'make modules       build the modules; with KDIR= against your own built tree'
+	@echo 'make shell         a prompt in the booted guest, modules in /mnt/modules'
+	@echo 'make perf-kmem     trace the guest; perf kmem must print NL'
+	@echo 'make repro RUN=    repeat a run with its images, modules and seed'
+	@echo 'make clean         remove builds and runs from the cache'
+	@echo
+	@echo 'KDIR=  your kernel tree; only apply and unapply change it, all else works on a copy'
+	@echo 'LANE=  $(sort $(patsubst ci/lanes/%.config,%,$(wildcard ci/lanes/*.config))), or all'
+	@echo 'SECONDS= THREADS= SEED= MASK= PAGES=  the stress module'"'"'s parameters'
+	@echo 'NOLOCKS_CACHE=  where everything is built (default ~/.cache/nolocks)'
+
+setup check series-check clean:
+	$(run) $@
+
+stress:
+	$(run) $@ $(at) $(params)
+
+test build modules shell perf-kmem:
+	$(run) $@ $(at)
+
+apply unapply:
+	$(run) $@ $(call given,KDIR,kdir)
+
+repro:
+	$(run) $@ $(call given,RUN,run)

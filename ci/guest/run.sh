@@ -1,0 +1,51 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# Runs in the guest, whose /mnt is the run folder: carries out one boot's plan and leaves what it saw
+# there. POSIX sh and no runner binary, because the guest may be of another architecture.
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+export PATH
+boot=/mnt/$1
+out=$boot/out
+
+# Through the kernel's log, where a line cannot be torn apart by one of the kernel's own.
+say() { echo "NOLOCKS: $*" >/dev/kmsg; }
+
+say "guest up"
+# 3, because a command in the loop must not eat the plan.
+while read -r verb name file params <&3; do
+	say "case $name begin"
+	case $verb in
+	module)
+		# Words on purpose: a module takes each parameter as one.
+		# shellcheck disable=SC2086
+		insmod "/mnt/modules/$file" $params
+		rc=$?
+		if [ $rc = 0 ]; then
+			rmmod "${file%.ko}" || rc=$?
+		fi
+		;;
+	perf)
+		# shellcheck disable=SC2086
+		"$PERF" record --quiet --all-cpus --event kmem:mm_page_alloc --event kmem:mm_page_free \
+			--output "$out/perf.data" -- insmod "/mnt/modules/$file" $params &&
+			"$PERF" script --input "$out/perf.data" >"$out/perf-script.txt" &&
+			"$PERF" kmem --input "$out/perf.data" --page stat --raw-ip --line 100 >"$out/perf-kmem.txt" 2>&1
+		rc=$?
+		;;
+	*)
+		say "unknown verb $verb"
+		rc=1
+		;;
+	esac
+	say "case $name rc=$rc"
+done 3<"$boot/plan"
+
+cat /proc/lockdep_stats >"$out/lockdep_stats" 2>/dev/null
+cat /proc/vmstat >"$out/vmstat"
+cat /proc/cmdline >"$out/cmdline"
+cat /proc/cpuinfo >"$out/cpuinfo"
+for suite in /sys/kernel/debug/kunit/*/results; do
+	[ -e "$suite" ] && cat "$suite" >>"$out/kunit.txt"
+done
+sync
+say "guest done"

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `$NOLOCKS_CACHE`: everything that is fetched, built or recorded lives below it.
+
+use crate::exit::{Exit, OrExit, fail};
+use anyhow::{Context, Result};
+use serde::{Serialize, de::DeserializeOwned};
+use sha2::{Digest, Sha256};
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+pub struct Cache {
+    pub root: PathBuf,
+}
+
+/// Held while the shared source and build folders are written; a boot needs no lock, because it
+/// runs from copies in its own run folder.
+pub struct BuildLock {
+    _file: File,
+}
+
+impl Cache {
+    pub fn open(given: Option<&Path>) -> Result<Cache> {
+        let root = match (given, std::env::var_os("HOME")) {
+            (Some(dir), _) => std::path::absolute(dir)?,
+            (None, Some(home)) => Path::new(&home).join(".cache/nolocks"),
+            (None, None) => return Err(fail(Exit::Usage, "set NOLOCKS_CACHE or HOME")),
+        };
+        // Kbuild refuses such paths late and in other words; virtme-ng splits at blanks.
+        if root
+            .to_string_lossy()
+            .contains(|c: char| c.is_whitespace() || c == ':' || c == '\'')
+        {
+            return Err(fail(
+                Exit::Usage,
+                format!(
+                    "NOLOCKS_CACHE={}: the kernel's build needs a path without blanks, colons and quotes",
+                    root.display()
+                ),
+            ));
+        }
+        fs::create_dir_all(&root)
+            .with_context(|| {
+                format!(
+                    "cannot create {}: set NOLOCKS_CACHE to a folder you may write",
+                    root.display()
+                )
+            })
+            .or_exit(Exit::Setup)?;
+        Ok(Cache { root })
+    }
+
+    pub fn dir(&self, relative: &str) -> Result<PathBuf> {
+        let dir = self.root.join(relative);
+        fs::create_dir_all(&dir)
+            .with_context(|| format!("cannot create {}", dir.display()))
+            .or_exit(Exit::Setup)?;
+        Ok(dir)
+    }
+
+    pub fn lock(&self) -> Result<BuildLock> {
+        let path = self.root.join("build.lock");
+        let file =
+            File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        if file.try_lock().is_err() {
+            eprintln!(
+                "another run is building in {}; waiting for it",
+                self.root.display()
+            );
+            file.lock()?;
+        }
+        Ok(BuildLock { _file: file })
+    }
+
+    /// Refuses work that would fill the disk half way, when the numbers still mean something.
+    pub fn need_space(&self, what: &str, need_mib: u64) -> Result<()> {
+        check_space(what, &self.root, need_mib, available_mib(&self.root)?)
+    }
+}
+
+pub fn available_mib(path: &Path) -> Result<u64> {
+    let stat = nix::sys::statvfs::statvfs(path)?;
+    Ok(stat.blocks_available() as u64 * stat.fragment_size() as u64 / (1 << 20))
+}
+
+fn check_space(what: &str, path: &Path, need_mib: u64, have_mib: u64) -> Result<()> {
+    if have_mib < need_mib {
+        return Err(fail(
+            Exit::Setup,
+            format!(
+                "{what} needs {need_mib} MiB below {}, and {have_mib} MiB are free: make room, or set NOLOCKS_CACHE to a larger disk",
+                path.display()
+            ),
+        ));
+    }
+    Ok(())
+}
+
+pub fn hex(bytes: impl AsRef<[u8]>) -> String {
+    bytes.as_ref().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+pub fn sha256(bytes: impl AsRef<[u8]>) -> String {
+    hex(Sha256::digest(bytes.as_ref()))
+}
+
+pub fn sha256_file(path: &Path) -> Result<String> {
+    let mut file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let n = file.read(&mut buffer)?;
+        if n == 0 {
+            return Ok(hex(hash.finalize()));
+        }
+        hash.update(&buffer[..n]);
+    }
+}
+
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    serde_json::from_str(&fs::read_to_string(path).ok()?).ok()
+}
+
+/// Writes through a rename, so that a reader finds the old text or the new, never half of one.
+pub fn write_atomic(path: &Path, text: &str) -> Result<()> {
+    let dir = path.parent().context("a file lies in a folder")?;
+    let mut temp = tempfile::NamedTempFile::new_in(dir)?;
+    std::io::Write::write_all(&mut temp, text.as_bytes())
+        .and_then(|()| temp.as_file().sync_all())
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    use std::os::unix::fs::PermissionsExt;
+    temp.as_file()
+        .set_permissions(fs::Permissions::from_mode(0o644))?;
+    temp.persist(path)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(())
+}
+
+pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    write_atomic(path, &(serde_json::to_string_pretty(value)? + "\n"))
+}
+
+pub fn remove_dir(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::stage;
+
+    #[test]
+    fn too_little_space_says_path_need_and_have() {
+        let e = check_space("a kernel build", Path::new("/x"), 4000, 17).unwrap_err();
+        assert_eq!(stage(&e), Some(Exit::Setup));
+        let text = e.to_string();
+        for part in ["/x", "4000 MiB", "17 MiB", "NOLOCKS_CACHE"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(check_space("x", Path::new("/x"), 17, 17).is_ok());
+    }
+
+    #[test]
+    fn the_real_file_system_has_some_space_and_not_all() {
+        let cache = Cache {
+            root: std::env::temp_dir(),
+        };
+        assert!(cache.need_space("x", u64::MAX).is_err());
+        assert!(cache.need_space("x", 0).is_ok());
+    }
+
+    #[test]
+    fn a_cache_path_kbuild_cannot_take_is_refused() {
+        for bad in ["/tmp/a b", "/tmp/a:b", "/tmp/a'b"] {
+            let e = Cache::open(Some(Path::new(bad))).err().expect(bad);
+            assert_eq!(stage(&e), Some(Exit::Usage));
+        }
+    }
+
+    #[test]
+    fn sha256_is_sha256() {
+        assert_eq!(
+            sha256("abc"),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+    }
+}

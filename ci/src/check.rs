@@ -1,0 +1,385 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Checks that build no kernel: `make check`, and the first part of `make test`.
+
+use crate::exit::{Exit, OrExit, fail};
+use crate::proc::{output, run_lines};
+use crate::progress::Progress;
+use crate::run::Job;
+use crate::series::{Series, State};
+use crate::setup::{self, Need, RUSTFMT};
+use crate::tally::Tally;
+use crate::tree::{self, git};
+use anyhow::{Context, Result, bail, ensure};
+use regex::Regex;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+pub fn run(job: &Job) -> Result<()> {
+    setup::ensure(&job.cache, Need::Check, job.yes)?;
+    let mut tally = Tally::default();
+    all(job, &mut tally)?;
+    println!("{}", tally.closing());
+    tally.result()
+}
+
+pub fn all(job: &Job, tally: &mut Tally) -> Result<()> {
+    let pristine = {
+        let _lock = job.cache.lock()?;
+        tree::debian(&job.cache)?.pristine()?
+    };
+    tally.check("ci: rustfmt", cargo(job, &["fmt", "--check"]))?;
+    tally.check(
+        "ci: clippy",
+        cargo(
+            job,
+            &[
+                "clippy",
+                "--all-targets",
+                "--quiet",
+                "--",
+                "--deny",
+                "warnings",
+            ],
+        ),
+    )?;
+    unit_tests(job, tally)?;
+    tally.check(
+        "rust-module: rustfmt as the kernel does",
+        rustfmt(job, &pristine),
+    )?;
+    tally.check("shell scripts parse", shell(job))?;
+    tally.check("SPDX lines", spdx(&job.checkout))?;
+    let series = job.series()?;
+    for patch in &series.patches {
+        let name = patch
+            .path
+            .file_name()
+            .context("a patch has a name")?
+            .to_string_lossy()
+            .into_owned();
+        tally.check(&format!("{name}: form"), form(&patch.path))?;
+        tally.check(
+            &format!("{name}: checkpatch --strict"),
+            checkpatch(&pristine, &patch.path),
+        )?;
+    }
+    tally.check(
+        "cover letter",
+        cover(&job.checkout.join("patches"), series.patches.len()),
+    )?;
+    for n in 1..=series.patches.len() {
+        tally.check(
+            &format!("patches 1 to {n} apply by git am and come off"),
+            prefix(&series.prefix(n), &pristine),
+        )?;
+    }
+    Ok(())
+}
+
+fn cargo(job: &Job, args: &[&str]) -> Result<()> {
+    output(&mut cargo_command(job, args)).map(drop)
+}
+
+fn cargo_command(job: &Job, args: &[&str]) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .args(args)
+        .current_dir(job.checkout.join("ci"))
+        .env("CARGO_TARGET_DIR", job.cache.root.join("runner"));
+    cargo
+}
+
+fn unit_tests(job: &Job, tally: &mut Tally) -> Result<()> {
+    let mut progress = Progress::new("ci: unit tests", 0);
+    let mut lines = Vec::new();
+    let status = run_lines(&mut cargo_command(job, &["test", "--locked"]), |line| {
+        progress.say(line);
+        lines.push(line.to_owned());
+    })?;
+    let (passed, failed) = counts(&lines.join("\n"));
+    tally.passed(passed);
+    for name in lines
+        .iter()
+        .filter_map(|l| l.strip_prefix("test ")?.strip_suffix(" ... FAILED"))
+    {
+        tally.failed(Exit::Test, format!("unit test {name}"));
+    }
+    progress.finish(&format!("{passed} passed, {failed} failed"));
+    if !status.success() && failed == 0 || passed == 0 {
+        let tail = lines[lines.len().saturating_sub(20)..].join("\n");
+        tally.failed(
+            Exit::Test,
+            format!("cargo test ended with {status}:\n{tail}"),
+        );
+    }
+    Ok(())
+}
+
+fn counts(text: &str) -> (usize, usize) {
+    let line =
+        Regex::new(r"(?m)^test result: .* (\d+) passed; (\d+) failed").expect("a constant pattern");
+    line.captures_iter(text).fold((0, 0), |(p, f), c| {
+        (
+            p + c[1].parse::<usize>().unwrap_or(0),
+            f + c[2].parse::<usize>().unwrap_or(0),
+        )
+    })
+}
+
+fn tracked(checkout: &Path) -> Result<Vec<PathBuf>> {
+    let list = output(git(checkout).args([
+        "ls-files",
+        "-z",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+    ]))?;
+    let files: Vec<PathBuf> = list
+        .split('\0')
+        .filter(|f| !f.is_empty())
+        .map(|f| checkout.join(f))
+        .filter(|f| f.is_file())
+        .collect();
+    ensure!(
+        !files.is_empty(),
+        "git lists no files in {}",
+        checkout.display()
+    );
+    Ok(files)
+}
+
+fn rustfmt(job: &Job, pristine: &Path) -> Result<()> {
+    let files: Vec<PathBuf> = tracked(&job.checkout)?
+        .into_iter()
+        .filter(|f| {
+            f.starts_with(job.checkout.join("rust-module"))
+                && f.extension().is_some_and(|e| e == "rs")
+        })
+        .collect();
+    ensure!(!files.is_empty(), "rust-module/ holds no Rust");
+    let mut command = Command::new(RUSTFMT);
+    command
+        .args(["--check", "--edition", "2021", "--config-path"])
+        .arg(pristine.join(".rustfmt.toml"));
+    let out = command.args(files).output()?;
+    ensure!(
+        out.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    );
+    Ok(())
+}
+
+fn shell(job: &Job) -> Result<()> {
+    for file in ["scripts/bootstrap.sh", "ci/guest/run.sh", ".ci/run"] {
+        output(Command::new("sh").arg("-n").arg(job.checkout.join(file)))?;
+    }
+    Ok(())
+}
+
+/// Data that cannot hold a comment, and texts that say their licence elsewhere.
+const NO_SPDX: &[&str] = &["md", "patch", "lock", "json", "txt", "log"];
+
+fn spdx(checkout: &Path) -> Result<()> {
+    let mut without = Vec::new();
+    for file in tracked(checkout)? {
+        let extension = file.extension().unwrap_or_default().to_string_lossy();
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let fixture = file.strip_prefix(checkout)?.starts_with("ci/fixtures");
+        if fixture || name == "LICENSE" || name == ".gitignore" || NO_SPDX.contains(&&*extension) {
+            continue;
+        }
+        let text = String::from_utf8_lossy(&fs::read(&file)?).into_owned();
+        if !text
+            .lines()
+            .take(3)
+            .any(|l| l.contains("SPDX-License-Identifier: GPL-2.0"))
+        {
+            without.push(file.display().to_string());
+        }
+    }
+    ensure!(without.is_empty(), "no SPDX line in {}", without.join(", "));
+    Ok(())
+}
+
+fn form(patch: &Path) -> Result<()> {
+    let text = fs::read_to_string(patch)?;
+    let field = |name: &str| {
+        text.lines()
+            .take_while(|l| *l != "---")
+            .find_map(|l| l.strip_prefix(name).map(str::trim))
+    };
+    ensure!(
+        field("Subject: [PATCH").is_some(),
+        "no [PATCH] in the subject: make it with git format-patch"
+    );
+    let from = Regex::new(r"<(.+)>")?;
+    let header = text.split("\n\n").next().unwrap_or_default();
+    let author = header
+        .split("\nFrom: ")
+        .nth(1)
+        .and_then(|f| {
+            from.captures(f.split("\nDate:").next()?)
+                .map(|c| c[1].to_owned())
+        })
+        .context("no author")?;
+    ensure!(
+        text.split("\n---\n")
+            .next()
+            .unwrap_or_default()
+            .lines()
+            .any(|l| l.starts_with("Signed-off-by: ") && l.contains(&author)),
+        "not signed off by its author {author}"
+    );
+    Ok(())
+}
+
+fn checkpatch(pristine: &Path, patch: &Path) -> Result<()> {
+    let out = Command::new("perl")
+        .arg(pristine.join("scripts/checkpatch.pl"))
+        .args([
+            "--strict",
+            "--color=never",
+            "--summary-file",
+            "--show-types",
+        ])
+        .arg(format!("--root={}", pristine.display()))
+        .arg(patch)
+        .output()?;
+    let text =
+        String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+    ensure!(
+        out.status.success() && text.contains("total: 0 errors, 0 warnings, 0 checks"),
+        "{}",
+        text.lines()
+            .filter(|l| !l.is_empty())
+            .take(30)
+            .collect::<Vec<_>>()
+            .join("\n")
+    );
+    Ok(())
+}
+
+fn cover(patches: &Path, count: usize) -> Result<()> {
+    let path = patches.join("cover-letter.txt");
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    ensure!(
+        Regex::new(&format!(r"(?m)^Subject: \[PATCH[^\]]* 0+/0*{count}\] \S"))?.is_match(&text),
+        "{}: its subject must say [PATCH 0/{count}]",
+        path.display()
+    );
+    ensure!(
+        !text.contains("*** "),
+        "{} still has format-patch's placeholders",
+        path.display()
+    );
+    Ok(())
+}
+
+/// In a repository of its own that holds only the files the series touches.
+fn prefix(series: &Series, pristine: &Path) -> Result<()> {
+    let repo = series.scratch(pristine)?;
+    for file in ["Makefile", "mm/page_alloc.c"] {
+        fs::create_dir_all(repo.path().join("mm"))?;
+        if !repo.path().join(file).exists() {
+            fs::copy(pristine.join(file), repo.path().join(file))?;
+        }
+    }
+    let identity = [
+        "-c",
+        "user.name=check",
+        "-c",
+        "user.email=check@localhost",
+        "-c",
+        "commit.gpgsign=false",
+    ];
+    output(git(repo.path()).args(["init", "--quiet"]))?;
+    for (key, value) in [("user.name", "check"), ("user.email", "check@localhost")] {
+        output(git(repo.path()).args(["config", key, value]))?;
+    }
+    output(git(repo.path()).args(["add", "--force", "--all"]))?;
+    output(
+        git(repo.path())
+            .args(identity)
+            .args(["commit", "--quiet", "--message", "base"]),
+    )?;
+    let before = output(git(repo.path()).args(["rev-parse", "HEAD^{tree}"]))?;
+    series.apply(repo.path()).or_exit(Exit::Tree)?;
+    if series.state(repo.path())? != State::All {
+        bail!("git am succeeded and the series is not there");
+    }
+    series.unapply(repo.path())?;
+    let after = output(git(repo.path()).args(["rev-parse", "HEAD^{tree}"]))?;
+    if before != after {
+        return Err(fail(
+            Exit::Test,
+            "taking the series off did not bring the tree back",
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargo_counts_add_up() {
+        let text = "test result: ok. 3 passed; 0 failed; 0 ignored\nx\ntest result: FAILED. 1 passed; 2 failed;\n";
+        assert_eq!(counts(text), (4, 2));
+        assert_eq!(counts("error: could not compile"), (0, 0));
+    }
+
+    fn repo(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        output(git(dir.path()).args(["init", "--quiet"])).unwrap();
+        for (name, text) in files {
+            fs::write(dir.path().join(name), text).unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn a_file_without_spdx_is_found() {
+        let good = ("a.rs", "// SPDX-License-Identifier: GPL-2.0\n");
+        spdx(repo(&[good, ("notes.md", "x")]).path()).unwrap();
+        let e = spdx(repo(&[good, ("b.rs", "fn f() {}\n")]).path()).unwrap_err();
+        assert!(
+            e.to_string().contains("b.rs") && !e.to_string().contains("a.rs"),
+            "{e}"
+        );
+    }
+
+    const PATCH: &str = "From 0 Mon\nFrom: A B\n <a@b.example>\nDate: x\nSubject: [PATCH 1/1] s\n\nbody\n\nSigned-off-by: A B <a@b.example>\n---\n f | 1 +\n";
+
+    #[test]
+    fn a_patch_needs_its_authors_sign_off() {
+        let dir = repo(&[]);
+        let file = dir.path().join("p.patch");
+        for (text, good) in [
+            (PATCH.to_owned(), true),
+            (PATCH.replace("by: A B <a@", "by: C <c@"), false),
+            (PATCH.replace("Signed-off-by", "Acked-by"), false),
+            (PATCH.replace("[PATCH 1/1] ", ""), false),
+        ] {
+            fs::write(&file, &text).unwrap();
+            assert_eq!(form(&file).is_ok(), good, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_cover_letter_counts_the_patches() {
+        let dir = repo(&[("cover-letter.txt", "Subject: [PATCH 0/6] mm: x\n\nbody\n")]);
+        cover(dir.path(), 6).unwrap();
+        assert!(cover(dir.path(), 7).is_err());
+        fs::write(
+            dir.path().join("cover-letter.txt"),
+            "Subject: [PATCH 0/6] *** SUBJECT HERE ***\n",
+        )
+        .unwrap();
+        assert!(cover(dir.path(), 6).is_err());
+    }
+}

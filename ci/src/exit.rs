@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The exit codes, each of which names the stage that failed (docs/runner.md lists them).
+
+use std::fmt;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exit {
+    Usage = 2,
+    Setup = 10,
+    Tree = 11,
+    Config = 12,
+    Build = 13,
+    Boot = 14,
+    Hang = 15,
+    Splat = 16,
+    Test = 17,
+    Interrupted = 130,
+}
+
+/// An error together with the stage it belongs to.
+#[derive(Debug)]
+pub struct Failure {
+    pub exit: Exit,
+    error: anyhow::Error,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#}", self.error)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+pub fn fail(exit: Exit, message: impl fmt::Display) -> anyhow::Error {
+    anyhow::Error::new(Failure {
+        exit,
+        error: anyhow::anyhow!("{message}"),
+    })
+}
+
+/// The stage of an error; `None` for a defect of the runner itself.
+pub fn stage(error: &anyhow::Error) -> Option<Exit> {
+    error
+        .chain()
+        .find_map(|e| e.downcast_ref::<Failure>())
+        .map(|f| f.exit)
+}
+
+pub trait OrExit<T> {
+    /// Files the error under `exit` unless a deeper layer has already filed it.
+    fn or_exit(self, exit: Exit) -> anyhow::Result<T>;
+}
+
+impl<T, E: Into<anyhow::Error>> OrExit<T> for Result<T, E> {
+    fn or_exit(self, exit: Exit) -> anyhow::Result<T> {
+        self.map_err(|e| {
+            let error = e.into();
+            match stage(&error) {
+                Some(_) => error,
+                None => anyhow::Error::new(Failure { exit, error }),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn the_deepest_stage_wins_through_context() {
+        let error = Err::<(), _>(fail(Exit::Config, "no CONFIG_RUST"))
+            .context("lane x")
+            .or_exit(Exit::Build)
+            .unwrap_err();
+        assert_eq!(stage(&error), Some(Exit::Config));
+        assert!(format!("{error:#}").contains("lane x: no CONFIG_RUST"));
+    }
+
+    #[test]
+    fn an_unfiled_error_has_no_stage() {
+        assert_eq!(stage(&anyhow::anyhow!("bug")), None);
+    }
+}

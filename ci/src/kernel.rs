@@ -1,0 +1,420 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Configuring and building a lane's kernel, and the modules against it.
+
+use crate::cache::{self, Cache, sha256, write_atomic, write_json};
+use crate::config::Options;
+use crate::exit::{Exit, OrExit, fail};
+use crate::lane::{Arch, Lane};
+use crate::proc::{check_interrupt, run_lines};
+use crate::progress::Progress;
+use crate::setup::{CLIPPY, LLVM, RUSTC, tools};
+use crate::tree::Prepared;
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+impl Arch {
+    pub fn kernel(self) -> &'static str {
+        match self {
+            Arch::X86 => "x86_64",
+            Arch::Arm64 => "arm64",
+        }
+    }
+
+    pub fn image(self) -> &'static str {
+        match self {
+            Arch::X86 => "arch/x86/boot/bzImage",
+            Arch::Arm64 => "arch/arm64/boot/Image",
+        }
+    }
+
+    pub fn qemu(self) -> &'static str {
+        match self {
+            Arch::X86 => "qemu-system-x86_64",
+            Arch::Arm64 => "qemu-system-aarch64",
+        }
+    }
+}
+
+/// What a finished build was made from; a build folder whose stamp says the same needs no make.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Stamp {
+    pub tree: String,
+    pub series: String,
+    pub config: String,
+    pub toolchain: String,
+}
+
+pub struct Build {
+    pub dir: PathBuf,
+    pub stamp: Stamp,
+    options: Options,
+}
+
+pub struct Plan<'a> {
+    pub name: &'a str,
+    /// As in ARCH=.
+    pub arch: &'a str,
+    pub fragments: &'a [(&'a str, &'a str)],
+    pub goals: &'a [&'a str],
+    pub extra: &'a [&'a str],
+}
+
+impl Plan<'_> {
+    /// Where the build is, finished or not.
+    pub fn place(&self, cache: &Cache, source: &Prepared) -> Result<Build> {
+        let options = Options::parse(self.fragments)?;
+        let asked = options.render();
+        let stamp = Stamp {
+            tree: source.origin.id.clone(),
+            series: source.series.clone(),
+            config: sha256(&asked),
+            toolchain: toolchain(cache)?,
+        };
+        let slot = source
+            .dir
+            .file_name()
+            .context("a source folder has a name")?
+            .to_string_lossy();
+        // Series and configuration are in the stamp, not in the name: make builds only what they changed.
+        let dir = cache.dir(&format!("build/{slot}-{}", self.name))?;
+        Ok(Build {
+            dir,
+            stamp,
+            options,
+        })
+    }
+
+    pub fn build(&self, cache: &Cache, source: &Prepared) -> Result<Build> {
+        let build = self.place(cache, source)?;
+        let stamp_file = build.dir.join("nolocks-stamp.json");
+        if cache::read_json::<Stamp>(&stamp_file).as_ref() == Some(&build.stamp) {
+            return Ok(build);
+        }
+        cache.need_space("a kernel build", 2500)?;
+        let _ = fs::remove_file(&stamp_file);
+        self.configure(cache, source, &build)?;
+        self.compile(cache, source, &build)?;
+        write_json(&stamp_file, &build.stamp)?;
+        Ok(build)
+    }
+
+    /// Each time, because a new series may bring new options, and make would stop and ask for them.
+    fn configure(&self, cache: &Cache, source: &Prepared, build: &Build) -> Result<()> {
+        let dot_config = build.dir.join(".config");
+        let asked_file = build.dir.join("nolocks-asked.config");
+        write_atomic(&asked_file, &build.options.render()).or_exit(Exit::Config)?;
+        let mut progress = Progress::new(format!("config {}", self.name), 0);
+        let mut make = make(cache, self.arch, &source.dir, &build.dir);
+        make.args(self.extra)
+            .env("KCONFIG_ALLCONFIG", &asked_file)
+            .arg("allnoconfig");
+        logged(
+            &mut make,
+            &build.dir.join("nolocks-config.log"),
+            &mut progress,
+        )
+        .or_exit(Exit::Config)?;
+        let have = fs::read_to_string(&dot_config)
+            .context("make wrote no .config")
+            .or_exit(Exit::Config)?;
+        build.options.assert_in(&have)?;
+        progress.finish("every option asked for is there");
+        Ok(())
+    }
+
+    fn compile(&self, cache: &Cache, source: &Prepared, build: &Build) -> Result<()> {
+        let count_file = cache.dir("build")?.join(format!("{}.steps", self.name));
+        let expected = fs::read_to_string(&count_file)
+            .ok()
+            .and_then(|t| t.trim().parse().ok())
+            .unwrap_or(2100);
+        let objects = fs::read_dir(build.dir.join("kernel")).is_ok();
+        let mut progress = Progress::new(
+            format!("build {}", self.name),
+            // A build that goes on has no total that means anything.
+            if objects { 0 } else { expected },
+        );
+        let mut make = make(cache, self.arch, &source.dir, &build.dir);
+        make.args(self.extra).args(self.goals);
+        logged(
+            &mut make,
+            &build.dir.join("nolocks-build.log"),
+            &mut progress,
+        )
+        .or_exit(Exit::Build)?;
+        if !objects {
+            write_atomic(&count_file, &progress.count().to_string())?;
+        }
+        progress.finish("built");
+        Ok(())
+    }
+}
+
+fn toolchain(cache: &Cache) -> Result<String> {
+    let clang = format!("clang{LLVM}");
+    let mut text = String::new();
+    for program in [Path::new(RUSTC), Path::new(&clang), &tools(cache).bindgen] {
+        if let Ok(version) = crate::proc::output(Command::new(program).arg("--version")) {
+            text += version.lines().next().unwrap_or("");
+        }
+    }
+    Ok(sha256(text))
+}
+
+pub fn jobs() -> String {
+    format!(
+        "-j{}",
+        std::thread::available_parallelism().map_or(1, |n| n.get())
+    )
+}
+
+/// RUSTC must stand on the command line: Kbuild ignores it in the environment.
+fn make(cache: &Cache, arch: &str, source: &Path, build: &Path) -> Command {
+    let mut make = Command::new("make");
+    make.arg("-C")
+        .arg(source)
+        .arg(format!("O={}", build.display()))
+        .arg(format!("ARCH={arch}"))
+        .args(toolchain_args(cache))
+        .arg(jobs());
+    clean_env(&mut make, &cache.root);
+    make
+}
+
+fn toolchain_args(cache: &Cache) -> Vec<String> {
+    vec![
+        format!("LLVM={LLVM}"),
+        format!("RUSTC={RUSTC}"),
+        format!("CLIPPY_DRIVER={CLIPPY}"),
+        format!("BINDGEN={}", tools(cache).bindgen.display()),
+    ]
+}
+
+/// The runner itself is started by make and cargo, whose variables would steer the kernel's build.
+pub fn clean_env(command: &mut Command, cache: &Path) {
+    for name in [
+        "MAKEFLAGS",
+        "MFLAGS",
+        "MAKELEVEL",
+        "MAKEOVERRIDES",
+        "KDIR",
+        "LANE",
+        "RUN",
+        "M",
+        "O",
+    ] {
+        command.env_remove(name);
+    }
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO") || text.starts_with("RUSTUP_TOOLCHAIN") {
+            command.env_remove(&name);
+        }
+    }
+    command
+        .env("KBUILD_BUILD_TIMESTAMP", "1970-01-01")
+        .env("KBUILD_BUILD_USER", "nolocks")
+        .env("KBUILD_BUILD_HOST", "nolocks")
+        // setlocalversion would describe whatever repository the cache lies in.
+        .env("GIT_CEILING_DIRECTORIES", cache);
+}
+
+/// Runs make with its whole output in `log`; on failure the error holds what matters of it.
+pub fn logged(command: &mut Command, log: &Path, progress: &mut Progress) -> Result<()> {
+    let mut file = BufWriter::new(
+        File::create(log).with_context(|| format!("cannot write {}", log.display()))?,
+    );
+    let mut lines: Vec<String> = Vec::new();
+    let mut written = Ok(());
+    let status = run_lines(command, |line| {
+        written = std::mem::replace(&mut written, Ok(())).and_then(|()| writeln!(file, "{line}"));
+        progress.step(line.trim());
+        lines.push(line.to_owned());
+    });
+    if status
+        .as_ref()
+        .is_err_and(|e| crate::exit::stage(e) == Some(Exit::Interrupted))
+    {
+        return Err(fail(
+            Exit::Interrupted,
+            "interrupted; the same command goes on where it stopped",
+        ));
+    }
+    written
+        .and_then(|()| file.flush())
+        .with_context(|| format!("cannot write {}", log.display()))?;
+    if status?.success() {
+        return Ok(());
+    }
+    check_interrupt()?;
+    let full = lines
+        .iter()
+        .any(|l| l.contains("No space left on device") || l.contains("ENOSPC"));
+    let errors: Vec<&String> = lines
+        .iter()
+        .filter(|l| l.contains("error:") || l.contains("error[") || l.contains("Error "))
+        .take(8)
+        .collect();
+    let tail = &lines[lines.len().saturating_sub(12)..];
+    let mut text = String::new();
+    if full {
+        text += "the disk is full: make room, or set NOLOCKS_CACHE to a larger disk, and run the same command again\n";
+    }
+    for line in errors.into_iter().filter(|l| !tail.contains(l)).chain(tail) {
+        text += line;
+        text += "\n";
+    }
+    anyhow::bail!("{text}the whole log is {}", log.display())
+}
+
+#[derive(Debug, Clone)]
+pub struct Modules {
+    pub dir: PathBuf,
+}
+
+impl Modules {
+    pub fn path(&self, name: &str) -> Result<PathBuf> {
+        let file = format!("{name}.ko");
+        walkdir::WalkDir::new(&self.dir)
+            .into_iter()
+            .flatten()
+            .find(|e| e.file_name() == file.as_str())
+            .map(walkdir::DirEntry::into_path)
+            .ok_or_else(|| {
+                fail(
+                    Exit::Build,
+                    format!("{file} was not built: {}", self.dir.display()),
+                )
+            })
+    }
+}
+
+/// Out of tree and out of the checkout: `MO=` puts every product below the cache.
+pub fn modules(
+    cache: &Cache,
+    kernel: &Path,
+    arch: Arch,
+    checkout: &Path,
+    clippy: bool,
+) -> Result<Modules> {
+    let id = sha256(kernel.as_os_str().as_encoded_bytes());
+    let kind = if clippy { "clippy" } else { "modules" };
+    let dir = cache.dir(&format!("{kind}/{}", &id[..12]))?;
+    if clippy {
+        // A crate that is up to date would not be looked at again, and would have no warnings.
+        cache::remove_dir(&dir)?;
+        fs::create_dir_all(&dir)?;
+    }
+    let mut progress = Progress::new(
+        if clippy {
+            "clippy on the modules"
+        } else {
+            "modules"
+        },
+        0,
+    );
+    let mut make = Command::new("make");
+    make.arg("-C")
+        .arg(kernel)
+        .arg(format!("M={}", checkout.display()))
+        .arg(format!("MO={}", dir.display()))
+        .arg(format!("ARCH={}", arch.kernel()))
+        .args(toolchain_args(cache))
+        .arg(jobs());
+    if clippy {
+        make.arg("CLIPPY=1");
+    }
+    make.arg("modules");
+    clean_env(&mut make, &cache.root);
+    let log = dir.join("nolocks-modules.log");
+    logged(&mut make, &log, &mut progress).or_exit(Exit::Build)?;
+    if clippy {
+        let text = fs::read_to_string(&log)?;
+        let warnings: Vec<&str> = text.lines().filter(|l| l.contains("warning")).collect();
+        if !warnings.is_empty() {
+            return Err(fail(
+                Exit::Test,
+                format!(
+                    "{} warnings, the first: {}; all are in {}",
+                    warnings.len(),
+                    warnings[0],
+                    log.display()
+                ),
+            ));
+        }
+    }
+    progress.finish("built");
+    Ok(Modules { dir })
+}
+
+/// The kernel of a lane.
+pub fn lane(cache: &Cache, lane: &Lane, fragment: &str, source: &Prepared) -> Result<Build> {
+    let own = format!("ci/lanes/{}.config", lane.name);
+    let image = Path::new(lane.arch.image())
+        .file_name()
+        .context("an image has a name")?
+        .to_string_lossy();
+    Plan {
+        name: &lane.name,
+        arch: lane.arch.kernel(),
+        fragments: &[("Kconfig.fragment", fragment), (&own, &lane.config)],
+        goals: &[&image, "modules"],
+        extra: &[],
+    }
+    .build(cache, source)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::stage;
+
+    fn failing(script: &str) -> anyhow::Error {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let e = logged(
+            Command::new("sh").args(["-c", script]),
+            &log,
+            &mut Progress::new("x", 0),
+        )
+        .unwrap_err();
+        assert!(fs::read_to_string(&log).unwrap().contains("CC a.o"));
+        e
+    }
+
+    #[test]
+    fn a_failed_build_shows_errors_tail_and_log() {
+        let noise = "for i in $(seq 40); do echo CC $i.o; done";
+        let text = failing(&format!(
+            "echo CC a.o; echo 'x.c:3: error: boom' >&2; {noise}; exit 2"
+        ))
+        .to_string();
+        for part in ["x.c:3: error: boom", "CC 40.o", "the whole log is"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(!text.contains("CC 5.o"), "{text}");
+    }
+
+    #[test]
+    fn a_full_disk_is_named() {
+        let text = failing("echo CC a.o; echo 'clang: error: No space left on device'; exit 1")
+            .to_string();
+        assert!(text.starts_with("the disk is full"), "{text}");
+    }
+
+    #[test]
+    fn a_missing_module_names_its_stage() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("rust-module")).unwrap();
+        fs::write(dir.path().join("rust-module/a.ko"), "").unwrap();
+        let modules = Modules {
+            dir: dir.path().to_owned(),
+        };
+        assert!(modules.path("a").unwrap().ends_with("rust-module/a.ko"));
+        assert_eq!(stage(&modules.path("b").unwrap_err()), Some(Exit::Build));
+    }
+}

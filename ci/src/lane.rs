@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: GPL-2.0
+//! A lane: one file below `ci/lanes/`. Its lines that begin with `#:` are TOML and say how to boot
+//! and judge; the rest is a Kconfig fragment on top of the project's `Kconfig.fragment`.
+
+use crate::exit::{Exit, fail};
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arch {
+    #[serde(rename = "x86_64")]
+    X86,
+    Arm64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lane {
+    #[serde(skip)]
+    pub name: String,
+    #[serde(skip)]
+    pub config: String,
+    pub about: String,
+    pub arch: Arch,
+    pub cpus: u32,
+    pub memory: String,
+    #[serde(default)]
+    pub cmdline: Vec<String>,
+    pub limits: Limits,
+    pub stress: Load,
+    /// A lane without this table is no part of `make test`.
+    pub test: Option<Load>,
+    /// KUnit suites that must have run, and how many cases each has.
+    #[serde(default)]
+    pub kunit: BTreeMap<String, usize>,
+    #[serde(default, rename = "control")]
+    pub controls: Vec<Control>,
+}
+
+/// Seconds; generous, because they tell a hang from work, not fast from slow.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    boot: u64,
+    run: u64,
+    shutdown: u64,
+}
+
+impl Limits {
+    pub fn boot(&self) -> Duration {
+        Duration::from_secs(self.boot)
+    }
+    pub fn run(&self, load: Duration) -> Duration {
+        Duration::from_secs(self.run) + load
+    }
+    pub fn shutdown(&self) -> Duration {
+        Duration::from_secs(self.shutdown)
+    }
+}
+
+/// What the stress module is told, and what it must at least have obtained.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Load {
+    #[serde(default)]
+    pub params: BTreeMap<String, u64>,
+    /// Pages obtained by `__GFP_NO_LOCKS` over all contexts.
+    pub obtained: u64,
+    /// Pages obtained in each of `contexts`.
+    pub obtained_each: u64,
+    /// The contexts where the contract promises pages.
+    pub contexts: Vec<String>,
+}
+
+/// A deliberate bug whose boot must come out red.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Control {
+    pub name: String,
+    pub module: String,
+    pub params: String,
+    /// Splat rules that must fire, and no others may.
+    pub expect: Vec<String>,
+}
+
+impl Lane {
+    pub fn load(dir: &Path, name: &str) -> Result<Lane> {
+        let path = dir.join(format!("{name}.config"));
+        if !path.is_file() {
+            return Err(fail(
+                Exit::Usage,
+                format!("no lane {name:?}; there are: {}", names(dir)?.join(", ")),
+            ));
+        }
+        let text = fs::read_to_string(&path)?;
+        parse(&text)
+            .map(|lane| Lane {
+                name: name.to_owned(),
+                config: text.clone(),
+                ..lane
+            })
+            .map_err(|(line, what)| {
+                fail(Exit::Config, format!("{}:{line}: {what}", path.display()))
+            })
+    }
+
+    pub fn load_all(dir: &Path) -> Result<Vec<Lane>> {
+        names(dir)?.iter().map(|n| Lane::load(dir, n)).collect()
+    }
+}
+
+pub fn names(dir: &Path) -> Result<Vec<String>> {
+    let mut names: Vec<String> = fs::read_dir(dir)
+        .with_context(|| format!("cannot list {}", dir.display()))?
+        .filter_map(|e| {
+            e.ok()?
+                .file_name()
+                .to_str()?
+                .strip_suffix(".config")
+                .map(str::to_owned)
+        })
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+fn parse(text: &str) -> Result<Lane, (usize, String)> {
+    // Every other line becomes an empty one, so that TOML's line numbers are the file's.
+    let header: String = text
+        .lines()
+        .map(|l| l.strip_prefix("#:").unwrap_or("").to_owned() + "\n")
+        .collect();
+    let lane: Lane = toml::from_str(&header).map_err(|e| {
+        let at = e.span().map_or(0, |s| s.start.min(header.len()));
+        (
+            header[..at].matches('\n').count() + 1,
+            e.message().to_owned(),
+        )
+    })?;
+    let bad = |what: &str| Err((1, what.to_owned()));
+    if lane.cpus == 0 {
+        return bad("cpus: at least 1");
+    }
+    if lane.limits.boot == 0 || lane.limits.run == 0 || lane.limits.shutdown == 0 {
+        return bad("limits: each of boot, run and shutdown must be above 0");
+    }
+    if lane.controls.iter().any(|c| c.expect.is_empty()) {
+        return bad("control: `expect` must name the rule that turns it red");
+    }
+    Ok(lane)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::stage;
+
+    const GOOD: &str = "# SPDX\n#: about = \"x\"\n#: arch = \"x86_64\"\n#: cpus = 4\n#: memory = \"1G\"\n\
+        #: limits = { boot = 1, run = 2, shutdown = 3 }\n#: [stress]\n#: obtained = 1\n#: obtained_each = 1\n\
+        #: contexts = [\"task\"]\nCONFIG_A=y\n";
+
+    fn error(text: &str) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("l.config"), text).unwrap();
+        let e = Lane::load(dir.path(), "l").unwrap_err();
+        assert_eq!(stage(&e), Some(Exit::Config));
+        e.to_string()
+    }
+
+    #[test]
+    fn a_good_lane_parses() {
+        let lane = parse(GOOD).unwrap();
+        assert_eq!(lane.arch, Arch::X86);
+        assert!(lane.test.is_none());
+        assert_eq!(lane.limits.run(Duration::from_secs(10)).as_secs(), 12);
+    }
+
+    #[test]
+    fn errors_name_file_and_line() {
+        let text = error(&GOOD.replace("#: cpus = 4", "#: cpus = \"many\""));
+        assert!(text.contains("l.config:4:"), "{text}");
+        let text = error(&GOOD.replace("#: memory", "#: memmory"));
+        assert!(
+            text.contains("l.config:5:") && text.contains("memmory"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_control_that_expects_nothing_is_refused() {
+        let control = "#: [[control]]\n#: name = \"c\"\n#: module = \"m\"\n#: params = \"\"\n#: expect = []\n";
+        assert!(error(&(GOOD.to_owned() + control)).contains("expect"));
+    }
+
+    #[test]
+    fn an_unknown_lane_lists_the_known() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.config"), GOOD).unwrap();
+        let e = Lane::load(dir.path(), "b").unwrap_err();
+        assert_eq!(stage(&e), Some(Exit::Usage));
+        assert!(e.to_string().ends_with("there are: a"), "{e}");
+    }
+
+    #[test]
+    fn the_shipped_lanes_parse() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("lanes");
+        assert!(Lane::load_all(&dir).unwrap().len() >= 2);
+    }
+}

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The runner behind `make`: docs/runner.md says what each command does and how it ends.
+
+mod accel;
+mod boot;
+mod cache;
+mod check;
+mod config;
+mod exit;
+mod judge;
+mod kernel;
+mod ktap;
+mod lane;
+mod proc;
+mod progress;
+mod report;
+mod root;
+mod run;
+mod scan;
+mod series;
+mod setup;
+mod tally;
+mod tree;
+mod verify;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use exit::{Exit, OrExit};
+use setup::Need;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(
+    name = "nolocks-ci",
+    about = "Builds, boots and judges the __GFP_NO_LOCKS series; `make` calls it"
+)]
+struct Cli {
+    /// The checkout that holds patches/, rust-module/ and ci/.
+    #[arg(long, default_value = ".", global = true)]
+    checkout: PathBuf,
+    /// Where everything is fetched and built [default: ~/.cache/nolocks]
+    #[arg(long, env = "NOLOCKS_CACHE", global = true)]
+    cache: Option<PathBuf>,
+    /// Install missing packages without asking (so does CI=true).
+    #[arg(long, global = true)]
+    yes: bool,
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Args, Clone, Default)]
+struct Where {
+    /// Your kernel tree; only apply and unapply ever change it
+    #[arg(long)]
+    kdir: Option<PathBuf>,
+    /// A lane of ci/lanes/, or all
+    #[arg(long)]
+    lane: Option<String>,
+}
+
+/// The stress module's parameters; 0 or none means the lane's own.
+#[derive(Args, Clone, Default)]
+struct Params {
+    #[arg(long)]
+    seconds: Option<u32>,
+    #[arg(long)]
+    threads: Option<u32>,
+    #[arg(long)]
+    seed: Option<u32>,
+    #[arg(long)]
+    mask: Option<u32>,
+    #[arg(long)]
+    pages: Option<u32>,
+}
+
+impl Params {
+    fn given(&self) -> BTreeMap<String, u64> {
+        [
+            ("seconds", self.seconds),
+            ("threads", self.threads),
+            ("seed", self.seed),
+            ("mask", self.mask),
+            ("pages", self.pages),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?.into())))
+        .collect()
+    }
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Check and install the tools
+    Setup,
+    /// Build a lane with the series, boot it and run the stress module
+    Stress {
+        #[command(flatten)]
+        at: Where,
+        #[command(flatten)]
+        params: Params,
+    },
+    /// Unit tests, series checks, and the lanes with their controls
+    Test {
+        #[command(flatten)]
+        at: Where,
+    },
+    /// Everything that needs no kernel build
+    Check,
+    /// Build and boot every prefix of the series
+    SeriesCheck,
+    /// Put the series on your tree
+    Apply {
+        #[arg(long)]
+        kdir: Option<PathBuf>,
+    },
+    /// Take the series off your tree
+    Unapply {
+        #[arg(long)]
+        kdir: Option<PathBuf>,
+    },
+    /// Build the lane's kernel
+    Build {
+        #[command(flatten)]
+        at: Where,
+    },
+    /// Build the modules, against a lane's kernel or your built tree
+    Modules {
+        #[command(flatten)]
+        at: Where,
+    },
+    /// A prompt in the booted guest
+    Shell {
+        #[command(flatten)]
+        at: Where,
+    },
+    /// Record a trace in the guest and show that perf kmem prints NL
+    PerfKmem {
+        #[command(flatten)]
+        at: Where,
+    },
+    /// Repeat a run with its own images, modules and seed
+    Repro {
+        #[arg(long)]
+        run: Option<PathBuf>,
+    },
+    /// Boot a kernel you built, load a module you built, and scan the console
+    Boot {
+        /// A lane whose machine the guest gets
+        #[arg(long)]
+        lane: Option<String>,
+        /// The kernel's build folder
+        #[arg(long)]
+        build: PathBuf,
+        /// The module's .ko
+        #[arg(long)]
+        module: PathBuf,
+        /// Its parameters, as name=value
+        params: Vec<String>,
+    },
+    /// Remove what was built, and the runs
+    Clean,
+}
+
+fn main() -> ExitCode {
+    // Also asked for by test harnesses of their own; clap itself exits with 2 on bad usage.
+    let cli = Cli::parse();
+    let result = proc::install_handler().and_then(|()| dispatch(cli));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let (code, name) = match exit::stage(&error) {
+                _ if proc::interrupted() => (130, "Interrupted".to_owned()),
+                Some(exit) => (exit as u8, format!("{exit:?}")),
+                None => (1, "internal error".to_owned()),
+            };
+            eprintln!(
+                "\nnolocks: {error:#}\nnolocks: exit code {code} ({})",
+                name.to_lowercase()
+            );
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<()> {
+    let checkout = std::path::absolute(&cli.checkout)?;
+    if !checkout.join("ci/lanes").is_dir() {
+        return Err(exit::fail(
+            Exit::Usage,
+            format!(
+                "{} is not the project's checkout: run make there",
+                checkout.display()
+            ),
+        ));
+    }
+    let yes = cli.yes || std::env::var("CI").is_ok_and(|v| v == "true");
+    let series = || series::Series::load(&checkout.join("patches"));
+    // These need neither the cache nor a tool that may be missing.
+    match &cli.command {
+        Task::Apply { kdir } => return say(&series()?.apply(given(kdir, "KDIR=/path/to/linux")?)?),
+        Task::Unapply { kdir } => {
+            return say(&series()?.unapply(given(kdir, "KDIR=/path/to/linux")?)?);
+        }
+        _ => {}
+    }
+    let cache = cache::Cache::open(cli.cache.as_deref())?;
+    let job = run::Job {
+        cache,
+        checkout,
+        yes,
+    };
+    match cli.command {
+        Task::Apply { .. } | Task::Unapply { .. } => Ok(()),
+        Task::Setup => {
+            setup::ensure(&job.cache, Need::Perf, yes)?;
+            say("every tool is there")
+        }
+        Task::Stress { at, params } => job.stress(&at, &params.given()),
+        Task::Test { at } => job.test(&at),
+        Task::Check => check::run(&job),
+        Task::SeriesCheck => verify::series(&job),
+        Task::Build { at } => {
+            let (_, builds) = job.builds(&at)?;
+            builds
+                .iter()
+                .try_for_each(|(_, b)| say(&b.dir.display().to_string()))
+        }
+        Task::Modules { at } => job.modules(&at),
+        Task::Shell { at } => job.shell(&at),
+        Task::PerfKmem { at } => verify::perf_kmem(&job, &at),
+        Task::Repro { run } => job.repro(given(&run, "RUN=/path/to/a/run")?),
+        Task::Boot {
+            lane,
+            build,
+            module,
+            params,
+        } => job.boot(lane.as_deref(), &build, &module, &params.join(" ")),
+        Task::Clean => clean(&job.cache),
+    }
+}
+
+fn given<'a>(path: &'a Option<PathBuf>, say: &str) -> Result<&'a Path> {
+    path.as_deref()
+        .ok_or_else(|| exit::fail(Exit::Usage, format!("this needs {say}")))
+}
+
+fn say(text: &str) -> Result<()> {
+    println!("{text}");
+    Ok(())
+}
+
+/// Sources and tools stay: they cost a download, and hold nothing of a run.
+fn clean(cache: &cache::Cache) -> Result<()> {
+    let _lock = cache.lock()?;
+    for part in ["src", "build", "modules", "clippy", "perf", "runs"] {
+        cache::remove_dir(Path::new(&cache.root.join(part))).or_exit(Exit::Setup)?;
+    }
+    println!(
+        "removed sources, builds and runs; the fetched tree and tools stay in {}",
+        cache.root.display()
+    );
+    Ok(())
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The guest's root folder where the host's own does not serve: another architecture's userland,
+//! unpacked from Debian's packages without running any of it.
+
+use crate::cache::{Cache, remove_dir};
+use crate::exit::{Exit, OrExit, fail};
+use crate::lane::Arch;
+use crate::proc::{output, run_lines};
+use crate::progress::Progress;
+use anyhow::{Context, Result};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Part of the folder's name: a change of what is in it makes a new one.
+const RECIPE: u32 = 1;
+const SUITE: &str = "bookworm";
+
+pub fn ensure(cache: &Cache, arch: Arch) -> Result<Option<PathBuf>> {
+    if arch == Arch::X86 {
+        return Ok(None);
+    }
+    let dir = cache.dir("roots")?.join(format!("arm64-{SUITE}-{RECIPE}"));
+    if !dir.exists() {
+        make(cache, &dir)
+            .context("making the arm64 guest's root")
+            .or_exit(Exit::Setup)?;
+    }
+    Ok(Some(dir))
+}
+
+fn make(cache: &Cache, dir: &Path) -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(fail(
+            Exit::Setup,
+            "debootstrap makes the arm64 guest's root folder, and needs root once",
+        ));
+    }
+    let parent = cache.dir("roots")?;
+    let next = parent.join("next");
+    remove_dir(&next)?;
+    let mut progress = Progress::new("arm64 root from Debian", 0);
+    let mut debootstrap = Command::new("/usr/sbin/debootstrap");
+    debootstrap
+        .args([
+            "--foreign",
+            "--variant=minbase",
+            "--arch=arm64",
+            "--include=busybox-static",
+            SUITE,
+        ])
+        .arg(&next);
+    if let Some(uri) = crate::tree::machine_archive()? {
+        debootstrap.arg(uri);
+    }
+    let mut tail = String::new();
+    let status = run_lines(&mut debootstrap, |line| {
+        progress.say(line);
+        tail = line.to_owned();
+    })?;
+    if !status.success() {
+        return Err(fail(
+            Exit::Setup,
+            format!("debootstrap failed (is the network there?): {tail}"),
+        ));
+    }
+    // The first stage only fetches what is beyond the base.
+    for deb in fs::read_dir(next.join("var/cache/apt/archives"))?
+        .flatten()
+        .map(|e| e.path())
+    {
+        if deb.to_string_lossy().contains("/busybox-static_") {
+            output(
+                Command::new("dpkg-deb")
+                    .arg("--extract")
+                    .arg(&deb)
+                    .arg(&next),
+            )?;
+        }
+    }
+    // debootstrap leaves a link to its own machine's.
+    let proc = next.join("proc");
+    if proc.is_symlink() {
+        fs::remove_file(&proc)?;
+        fs::create_dir(&proc)?;
+    }
+    for sub in [
+        "opt", "srv", "mnt", "root", "home", "sys", "dev", "run", "tmp",
+    ] {
+        fs::create_dir_all(next.join(sub))?;
+    }
+    for (file, text) in [
+        ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
+        ("etc/group", "root:x:0:\ntty:x:5:\n"),
+        ("etc/shadow", "root:*:19000:0:99999:7:::\n"),
+        ("etc/fstab", ""),
+        ("etc/hosts", "127.0.0.1 localhost\n"),
+    ] {
+        fs::write(next.join(file), text)?;
+    }
+    let busybox = ["usr/bin/busybox", "bin/busybox"]
+        .into_iter()
+        .find(|p| next.join(p).exists())
+        .context("busybox-static holds no busybox")?;
+    for applet in ["insmod", "rmmod", "poweroff", "ip", "ps"] {
+        let link = next.join("usr/sbin").join(applet);
+        if !link.exists() {
+            symlink(format!("/{busybox}"), &link)?;
+        }
+    }
+    let packages = fs::read_dir(next.join("var/cache/apt/archives"))?
+        .flatten()
+        .map(|e| e.file_name().to_string_lossy().into_owned() + "\n");
+    let mut packages: Vec<String> = packages.collect();
+    packages.sort();
+    fs::write(next.join("nolocks-packages"), packages.concat())?;
+    remove_dir(&next.join("var/cache/apt/archives"))?;
+    fs::set_permissions(&next, fs::Permissions::from_mode(0o755))?;
+    fs::rename(&next, dir)?;
+    progress.finish("ready");
+    Ok(())
+}
+
+/// The packages that a root holds, for a run's metadata.
+pub fn packages(root: &Path) -> Vec<String> {
+    fs::read_to_string(root.join("nolocks-packages"))
+        .unwrap_or_default()
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}

@@ -1,0 +1,43 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# The few lines that must run before cargo exists: finds or installs cargo, builds the runner into the
+# cache and becomes it. Exit code 10 is the runner's own for setup (docs/runner.md).
+set -eu
+
+checkout=$(cd "$(dirname "$0")/.." && pwd)
+cache=${NOLOCKS_CACHE:-$HOME/.cache/nolocks}
+packages='cargo-web build-essential git'
+
+fail() {
+	printf 'nolocks: %s\n' "$1" >&2
+	exit 10
+}
+
+yes=${CI:-}
+for arg in "$@"; do
+	[ "$arg" = --yes ] && yes=true
+done
+
+if ! command -v cargo >/dev/null || ! command -v cc >/dev/null || ! command -v git >/dev/null; then
+	line="apt-get update && apt-get install --no-install-recommends $packages"
+	command -v apt-get >/dev/null || fail "cargo, cc and git are needed; this is no Debian machine, so install them by hand"
+	[ "$(id -u)" = 0 ] || fail "cargo, cc and git are needed; as root: $line"
+	echo "missing packages: $packages" >&2
+	if [ "$yes" != true ]; then
+		[ -t 0 ] || fail "nothing was installed (CI=true or YES=1 means yes); as root: $line"
+		printf 'install them now with apt-get? [y/N] ' >&2
+		read -r answer
+		[ "$answer" = y ] || fail "nothing was installed; as root: $line"
+	fi
+	export DEBIAN_FRONTEND=noninteractive
+	# shellcheck disable=SC2086
+	{ apt-get update && apt-get install --yes --no-install-recommends $packages; } >&2 ||
+		fail "apt-get failed (is the network there?): $line"
+fi
+
+mkdir -p "$cache" || fail "cannot create $cache: set NOLOCKS_CACHE to a folder you may write"
+CARGO=$(command -v cargo)
+export CARGO
+"$CARGO" build --quiet --locked --manifest-path "$checkout/ci/Cargo.toml" --target-dir "$cache/runner" ||
+	fail "cargo could not build the runner (is the network there, and room in $cache?)"
+exec "$cache/runner/debug/nolocks-ci" "$@"
