@@ -13,6 +13,14 @@ fail() {
 	exit 10
 }
 
+# As the runner does, but before a minute of cargo.
+case $cache in
+*[[:space:]:\']*)
+	printf "nolocks: NOLOCKS_CACHE=%s: the kernel's build needs a path without blanks, colons and quotes\n" "$cache" >&2
+	exit 2
+	;;
+esac
+
 yes=${CI:-}
 for arg in "$@"; do
 	[ "$arg" = --yes ] && yes=true

@@ -25,11 +25,14 @@ while read -r verb name file params <&3; do
 		fi
 		;;
 	perf)
+		# Only the flag's own allocations (bit 9 of gfp_flags): perf kmem gives up on a page that was
+		# split before it was freed, as others' pages may be.
 		# shellcheck disable=SC2086
-		"$PERF" record --quiet --all-cpus --event kmem:mm_page_alloc --event kmem:mm_page_free \
+		"$PERF" record --quiet --all-cpus --event kmem:mm_page_alloc --filter 'gfp_flags & 0x200' \
 			--output "$out/perf.data" -- insmod "/mnt/modules/$file" $params &&
 			"$PERF" script --input "$out/perf.data" >"$out/perf-script.txt" &&
-			"$PERF" kmem --input "$out/perf.data" --page stat --raw-ip --line 100 >"$out/perf-kmem.txt" 2>&1
+			"$PERF" kmem --input "$out/perf.data" --page --alloc --caller --raw-ip --line 20 \
+				stat >"$out/perf-kmem.txt" 2>&1
 		rc=$?
 		;;
 	*)
