@@ -13,9 +13,10 @@ pub struct Cache {
     pub root: PathBuf,
 }
 
-/// Held while the shared source and build folders are written; a boot needs no lock, because it
-/// runs from copies in its own run folder.
-pub struct BuildLock {
+/// Of one folder of the cache: alone to write it, shared while a build reads it. A boot needs none,
+/// because it runs from copies in its own run folder.
+#[derive(Debug)]
+pub struct Lock {
     _file: File,
 }
 
@@ -58,18 +59,27 @@ impl Cache {
         Ok(dir)
     }
 
-    pub fn lock(&self) -> Result<BuildLock> {
-        let path = self.root.join("build.lock");
-        let file =
-            File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    pub fn lock(&self, what: &str) -> Result<Lock> {
+        let file = self.lock_file(what)?;
         if file.try_lock().is_err() {
-            eprintln!(
-                "another run is building in {}; waiting for it",
-                self.root.display()
-            );
+            eprintln!("another run works on {what}; waiting for it");
             file.lock()?;
         }
-        Ok(BuildLock { _file: file })
+        Ok(Lock { _file: file })
+    }
+
+    pub fn share(&self, what: &str) -> Result<Lock> {
+        let file = self.lock_file(what)?;
+        if file.try_lock_shared().is_err() {
+            eprintln!("another run works on {what}; waiting for it");
+            file.lock_shared()?;
+        }
+        Ok(Lock { _file: file })
+    }
+
+    fn lock_file(&self, what: &str) -> Result<File> {
+        let path = self.dir("locks")?.join(what);
+        File::create(&path).with_context(|| format!("cannot open {}", path.display()))
     }
 
     /// Refuses work that would fill the disk half way, when the numbers still mean something.
@@ -172,6 +182,22 @@ mod tests {
         };
         assert!(cache.need_space("x", u64::MAX).is_err());
         assert!(cache.need_space("x", 0).is_ok());
+    }
+
+    #[test]
+    fn readers_share_and_a_writer_is_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(Some(dir.path())).unwrap();
+        let (one, two) = (cache.share("x").unwrap(), cache.share("x").unwrap());
+        let probe = || cache.lock_file("x").unwrap().try_lock().is_ok();
+        assert!(!probe());
+        drop(one);
+        assert!(!probe());
+        drop(two);
+        assert!(probe());
+        let _alone = cache.lock("x").unwrap();
+        assert!(cache.lock_file("x").unwrap().try_lock_shared().is_err());
+        assert!(cache.lock_file("y").unwrap().try_lock().is_ok());
     }
 
     #[test]

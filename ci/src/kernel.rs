@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Configuring and building a lane's kernel, and the modules against it.
 
-use crate::cache::{self, Cache, sha256, write_atomic, write_json};
+use crate::cache::{self, Cache, Lock, sha256, write_atomic, write_json};
 use crate::config::Options;
 use crate::exit::{Exit, OrExit, fail};
 use crate::lane::{Arch, Lane};
@@ -52,6 +52,8 @@ pub struct Build {
     pub dir: PathBuf,
     pub stamp: Stamp,
     options: Options,
+    /// Until its image has been copied, no other run may build something else here.
+    hold: Option<Lock>,
 }
 
 pub struct Plan<'a> {
@@ -85,11 +87,14 @@ impl Plan<'_> {
             dir,
             stamp,
             options,
+            hold: None,
         })
     }
 
     pub fn build(&self, cache: &Cache, source: &Prepared) -> Result<Build> {
-        let build = self.place(cache, source)?;
+        let mut build = self.place(cache, source)?;
+        let name = build.dir.file_name().context("a build folder has a name")?;
+        build.hold = Some(cache.lock(&format!("build-{}", name.to_string_lossy()))?);
         let stamp_file = build.dir.join("nolocks-stamp.json");
         if cache::read_json::<Stamp>(&stamp_file).as_ref() == Some(&build.stamp) {
             return Ok(build);
@@ -304,6 +309,7 @@ pub fn modules(
     let id = sha256(kernel.as_os_str().as_encoded_bytes());
     let kind = if clippy { "clippy" } else { "modules" };
     let dir = cache.dir(&format!("{kind}/{}", &id[..12]))?;
+    let _alone = cache.lock(&format!("{kind}-{}", &id[..12]))?;
     if clippy {
         // A crate that is up to date would not be looked at again, and would have no warnings.
         cache::remove_dir(&dir)?;

@@ -253,7 +253,11 @@ fn say(text: &str) -> Result<()> {
 
 /// Sources and tools stay: they cost a download, and hold nothing of a run.
 fn clean(cache: &cache::Cache) -> Result<()> {
-    let _lock = cache.lock()?;
+    let names = std::fs::read_dir(cache.dir("locks")?).or_exit(Exit::Setup)?;
+    let _locks = names
+        .flatten()
+        .map(|e| cache.lock(&e.file_name().to_string_lossy()))
+        .collect::<Result<Vec<_>>>()?;
     for part in ["src", "build", "modules", "clippy", "perf", "runs"] {
         cache::remove_dir(Path::new(&cache.root.join(part))).or_exit(Exit::Setup)?;
     }

@@ -22,6 +22,7 @@ pub fn ensure(cache: &Cache, arch: Arch) -> Result<Option<PathBuf>> {
         return Ok(None);
     }
     let dir = cache.dir("roots")?.join(format!("arm64-{SUITE}-{RECIPE}"));
+    let _alone = cache.lock("roots")?;
     if !dir.exists() {
         make(cache, &dir)
             .context("making the arm64 guest's root")

@@ -91,7 +91,6 @@ impl Job {
             tree::own(dir)?;
         }
         setup::ensure(&self.cache, Need::Lanes, self.yes)?;
-        let _lock = self.cache.lock()?;
         let source = self.source(kdir, &series, "")?;
         let builds = lanes
             .into_iter()
@@ -204,7 +203,7 @@ impl Job {
         let mut own = Tally::default();
         let seen = judge::green(
             lane,
-            plan.load,
+            &plan.load,
             plan.floor,
             &ready.folder.join("main"),
             &outcome,
@@ -255,19 +254,34 @@ impl Job {
     pub fn stress(&self, at: &Where, given: &BTreeMap<String, u64>) -> Result<()> {
         let (source, builds) = self.builds(at)?;
         let run = self.run_folder("stress")?;
-        let mut tally = Tally::default();
+        let lanes = builds
+            .iter()
+            .map(|(lane, build)| {
+                let modules = self.lane_modules(lane, build)?;
+                let ready = self.ready(&run, lane, build, Some(&modules))?;
+                let plan = Planned::new(&lane.stress, given);
+                let metadata = self.metadata(&ready, &source, build, &plan.params);
+                Ok((ready, plan, metadata))
+            })
+            .collect::<Result<Vec<_>>>()?;
+        drop((source, builds));
+        self.boot_lanes(&run, lanes, false, Tally::default())
+    }
+
+    /// The builds are given back before: from here on everything lies in the run's own folder.
+    fn boot_lanes(
+        &self,
+        run: &Path,
+        lanes: Vec<(Ready, Planned, Value)>,
+        controls: bool,
+        mut tally: Tally,
+    ) -> Result<()> {
         let mut reports = Vec::new();
-        for (lane, build) in &builds {
-            let modules = self.lane_modules(lane, build)?;
-            let ready = self.ready(&run, lane, build, Some(&modules))?;
-            let plan = Planned::new(&lane.stress, given);
-            let metadata = self.metadata(&ready, &source, build, &plan.params);
-            reports.push((
-                self.lane_report(&ready, &metadata, &plan, false, &mut tally)?,
-                metadata,
-            ));
+        for (ready, plan, metadata) in lanes {
+            let report = self.lane_report(&ready, &metadata, &plan, controls, &mut tally)?;
+            reports.push((report, metadata));
         }
-        finish(&run, reports, &tally)
+        finish(run, reports, &tally)
     }
 
     pub fn test(&self, at: &Where) -> Result<()> {
@@ -284,7 +298,7 @@ impl Job {
         check::all(self, &mut tally)?;
         let (source, builds) = self.builds_of(lanes, at.kdir.as_deref())?;
         let run = self.run_folder("test")?;
-        let mut reports = Vec::new();
+        let mut ready_lanes = Vec::new();
         for (i, (lane, build)) in builds.iter().enumerate() {
             let load = lane.test.as_ref().context("kept for its test table")?;
             tally.passed(1); // The .config holds every option asked for, or there were no build.
@@ -297,16 +311,13 @@ impl Job {
             let ready = self.ready(&run, lane, build, Some(&modules))?;
             let plan = Planned::new(load, &BTreeMap::new());
             let metadata = self.metadata(&ready, &source, build, &plan.params);
-            reports.push((
-                self.lane_report(&ready, &metadata, &plan, true, &mut tally)?,
-                metadata,
-            ));
+            ready_lanes.push((ready, plan, metadata));
         }
-        finish(&run, reports, &tally)
+        drop((source, builds));
+        self.boot_lanes(&run, ready_lanes, true, tally)
     }
 
     pub fn lane_modules(&self, lane: &Lane, build: &Build) -> Result<Modules> {
-        let _lock = self.cache.lock()?;
         kernel::modules(&self.cache, &build.dir, lane.arch, &self.checkout, false)
     }
 
@@ -333,7 +344,6 @@ impl Job {
                 } else {
                     crate::lane::Arch::X86
                 };
-                let _lock = self.cache.lock()?;
                 vec![kernel::modules(
                     &self.cache,
                     &kdir,
@@ -466,7 +476,7 @@ impl Job {
             let ready = self.ready_again(&folder, &lane)?;
             let params: BTreeMap<String, u64> = serde_json::from_value(metadata["params"].clone())?;
             let plan = Planned {
-                load: &lane.stress,
+                load: lane.stress.clone(),
                 params,
                 floor: false,
             };
@@ -504,15 +514,15 @@ impl Ready {
 }
 
 /// What the stress module is told in one run.
-struct Planned<'a> {
-    load: &'a Load,
+struct Planned {
+    load: Load,
     params: BTreeMap<String, u64>,
     /// The lane's least numbers hold for its own load, not for one that the user made smaller.
     floor: bool,
 }
 
-impl<'a> Planned<'a> {
-    fn new(load: &'a Load, given: &BTreeMap<String, u64>) -> Planned<'a> {
+impl Planned {
+    fn new(load: &Load, given: &BTreeMap<String, u64>) -> Planned {
         let mut params = load.params.clone();
         params.extend(given.clone());
         // Chosen here, so that it is recorded even if the guest never says it.
@@ -520,7 +530,7 @@ impl<'a> Planned<'a> {
             .entry("seed".into())
             .or_insert_with(|| u64::from(std::process::id()) + 1);
         Planned {
-            load,
+            load: load.clone(),
             params,
             floor: given.keys().all(|k| k == "seed"),
         }

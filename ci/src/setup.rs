@@ -134,6 +134,7 @@ pub fn ensure(cache: &Cache, need: Need, yes: bool) -> Result<()> {
         check_rustc(&proc::output(Command::new(RUSTC).arg("--version")).or_exit(Exit::Setup)?)?;
     }
     if need >= Need::Lanes {
+        let _alone = cache.lock("tools")?;
         bindgen(cache)?;
         virtme(cache)?;
     }

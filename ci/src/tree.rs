@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Kernel trees: Debian's packaged 7.3, or the user's own, of which only a copy is ever built.
 
-use crate::cache::{self, Cache, remove_dir, sha256, sha256_file, write_json};
+use crate::cache::{self, Cache, Lock, remove_dir, sha256, sha256_file, write_json};
 use crate::exit::{Exit, OrExit, fail};
 use crate::proc::{output, run_lines};
 use crate::progress::Progress;
@@ -13,6 +13,7 @@ use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use walkdir::WalkDir;
 
 const PACKAGE: &str = "linux-source-7.3";
@@ -49,12 +50,19 @@ pub struct Prepared {
     pub dir: PathBuf,
     pub origin: Origin,
     pub series: String,
+    /// No other run may put another series on it while this one builds.
+    #[serde(skip)]
+    _hold: Option<Arc<Lock>>,
 }
 
 // ---- Debian's tree ------------------------------------------------------------------------------
 
 pub fn debian(cache: &Cache) -> Result<Tree> {
     let base = cache.dir("tree")?;
+    if let Some(tree) = newest_cached(&base)? {
+        return Ok(tree);
+    }
+    let _alone = cache.lock("tree")?;
     if let Some(tree) = newest_cached(&base)? {
         return Ok(tree);
     }
@@ -462,22 +470,37 @@ impl Tree {
     /// Puts the tree with `series` on it into its place in the cache. Files that are the same as
     /// before keep their times, so that make builds only what a new series touches.
     pub fn prepare(mut self, cache: &Cache, series: &Series, use_: &str) -> Result<Prepared> {
-        let base = cache.dir("src")?;
-        let dir = base.join(format!("{}{use_}", self.slot));
-        let record = base.join(format!("{}{use_}.json", self.slot));
-        let done: Option<Prepared> = cache::read_json(&record);
-        if let Some(done) = done
-            && !self.origin.id.is_empty()
-            && done.origin == self.origin
-            && done.series == series.hash
-            && done.dir == dir
-            && dir.is_dir()
-        {
-            return Ok(done);
+        let slot = format!("{}{use_}", self.slot);
+        let lock = format!("src-{slot}");
+        loop {
+            let hold = cache.share(&lock)?;
+            let base = cache.dir("src")?;
+            let done: Option<Prepared> = cache::read_json(&base.join(format!("{slot}.json")));
+            if let Some(done) = done
+                && !self.origin.id.is_empty()
+                && done.origin == self.origin
+                && done.series == series.hash
+                && done.dir == base.join(&slot)
+                && done.dir.is_dir()
+            {
+                return Ok(Prepared {
+                    _hold: Some(Arc::new(hold)),
+                    ..done
+                });
+            }
+            drop(hold);
+            // Between this lock and the next one another run may change the copy again: hence the loop.
+            let _alone = cache.lock(&lock)?;
+            self.write(cache, series, &base, &slot)?;
         }
+    }
+
+    fn write(&mut self, cache: &Cache, series: &Series, base: &Path, slot: &str) -> Result<()> {
+        let dir = base.join(slot);
+        let record = base.join(format!("{slot}.json"));
         cache.need_space("a copy of the kernel source", 2500)?;
         let mut progress = Progress::new(format!("source {}", self.origin.version), 0);
-        let next = base.join(format!("{}{use_}.next", self.slot));
+        let next = base.join(format!("{slot}.next"));
         remove_dir(&next)?;
         progress.say("copying");
         self.export(&next).or_exit(Exit::Tree)?;
@@ -502,15 +525,13 @@ impl Tree {
         remove_dir(&next)?;
         let prepared = Prepared {
             dir,
-            origin: self.origin,
+            origin: self.origin.clone(),
             series: series.hash.clone(),
+            _hold: None,
         };
         write_json(&record, &prepared)?;
-        progress.finish(&format!(
-            "series {} applied, {changed} files changed since the last copy",
-            &series.hash[..12]
-        ));
-        Ok(prepared)
+        progress.finish(&format!("series {} applied, {changed}", &series.hash[..12]));
+        Ok(())
     }
 
     fn export(&self, to: &Path) -> Result<()> {
@@ -786,14 +807,15 @@ mod tests {
     fn an_interrupted_copy_is_finished() {
         let f = fixture(true);
         let (_dir, cache) = cache();
-        let done = own(&f.tree)
+        let dir = own(&f.tree)
             .unwrap()
             .prepare(&cache, &f.series, "")
-            .unwrap();
+            .unwrap()
+            .dir;
         // Killed between the first file and the last: the record is gone and files are missing.
-        fs::remove_file(done.dir.with_extension("json")).unwrap();
-        fs::remove_file(done.dir.join("mm/new.c")).unwrap();
-        fs::create_dir_all(done.dir.with_extension("next").join("junk")).unwrap();
+        fs::remove_file(dir.with_extension("json")).unwrap();
+        fs::remove_file(dir.join("mm/new.c")).unwrap();
+        fs::create_dir_all(dir.with_extension("next").join("junk")).unwrap();
         let again = own(&f.tree)
             .unwrap()
             .prepare(&cache, &f.series, "")

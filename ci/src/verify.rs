@@ -59,7 +59,6 @@ pub fn series(job: &Job) -> Result<()> {
             0 => "the tree before the series".to_owned(),
             n => format!("patches 1 to {n}"),
         };
-        let lock = job.cache.lock()?;
         let source = job.source(None, &series.prefix(n), SLOT)?;
         let plan = Plan {
             name: "series-check",
@@ -98,12 +97,10 @@ pub fn series(job: &Job) -> Result<()> {
             ..lane.clone()
         };
         let ready = job.ready(&run, &folder, &build, None)?;
-        drop(lock);
         let outcome = ready.boot("main", "", Duration::ZERO)?;
         judge::booted(&what, &outcome, &mut tally)?;
     }
     for (name, arch, config) in VARIANTS {
-        let _lock = job.cache.lock()?;
         let source = job.source(None, &series, SLOT)?;
         let plan = Plan {
             name: &format!("mm-{name}"),
@@ -148,6 +145,7 @@ fn build_perf(job: &Job, source: &Path) -> Result<PathBuf> {
         "perf/{}",
         &sha256(source.as_os_str().as_encoded_bytes())[..12]
     ))?;
+    let _alone = job.cache.lock("perf")?;
     let mut progress = Progress::new("tools/perf", 0);
     let mut make = Command::new("make");
     make.arg("-C")
@@ -169,10 +167,7 @@ pub fn perf_kmem(job: &Job, at: &Where) -> Result<()> {
     setup::ensure(&job.cache, Need::Perf, job.yes)?;
     let (source, builds) = job.builds(at)?;
     let (lane, build) = builds.first().context("no lane")?;
-    let perf = {
-        let _lock = job.cache.lock()?;
-        build_perf(job, &source.dir)?
-    };
+    let perf = build_perf(job, &source.dir)?;
     let modules = job.lane_modules(lane, build)?;
     let run = job.run_folder("perf-kmem")?;
     let ready = job.ready(&run, lane, build, Some(&modules))?;
