@@ -6,7 +6,7 @@
 #   make stress LANE=all SECONDS=60   every lane, longer
 
 .DEFAULT_GOAL := help
-.PHONY: help setup stress test check series-check apply unapply build modules shell perf-kmem repro clean
+.PHONY: help setup stress test check series-check sparse apply unapply build modules shell perf-kmem repro clean
 
 given = $(if $($1),--$2='$($1)')
 # Only from the command line: a shell has a SECONDS of its own, and may have exported it.
@@ -22,6 +22,7 @@ help:
 	@echo 'make test          unit tests, series checks, and every lane with its controls'
 	@echo 'make check         everything that needs no kernel build (under two minutes)'
 	@echo 'make series-check  build and boot every prefix of the series'
+	@echo 'make sparse        sparse on what the series touches in mm/, with a seeded error as control'
 	@echo 'make apply KDIR=   put the series on your 7.3 tree (git am, or patch where there is no git)'
 	@echo 'make unapply KDIR= take it off again'
 	@echo 'make build         build the kernel of a lane'
@@ -36,7 +37,7 @@ help:
 	@echo 'SECONDS= THREADS= SEED= MASK= PAGES=  the stress module'"'"'s parameters'
 	@echo 'NOLOCKS_CACHE=  where everything is built (default ~/.cache/nolocks)'
 
-setup check series-check clean:
+setup check series-check sparse clean:
 	$(run) $@
 
 stress:

@@ -178,7 +178,7 @@ pub fn jobs() -> String {
 }
 
 /// RUSTC must stand on the command line: Kbuild ignores it in the environment.
-fn make(cache: &Cache, arch: &str, source: &Path, build: &Path) -> Command {
+pub fn make(cache: &Cache, arch: &str, source: &Path, build: &Path) -> Command {
     let mut make = Command::new("make");
     make.arg("-C")
         .arg(source)

@@ -19,6 +19,7 @@ mod run;
 mod scan;
 mod series;
 mod setup;
+mod sparse;
 mod tally;
 mod tree;
 mod verify;
@@ -110,6 +111,8 @@ enum Task {
     Check,
     /// Build and boot every prefix of the series
     SeriesCheck,
+    /// Run sparse on the C files that the series touches
+    Sparse,
     /// Put the series on your tree
     Apply {
         #[arg(long)]
@@ -221,6 +224,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Task::Test { at } => job.test(&at),
         Task::Check => check::run(&job),
         Task::SeriesCheck => verify::series(&job),
+        Task::Sparse => sparse::run(&job),
         Task::Build { at } => {
             let (_, builds) = job.builds(&at)?;
             builds

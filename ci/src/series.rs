@@ -118,7 +118,7 @@ impl Series {
         Series::of(self.patches[..n].to_vec())
     }
 
-    fn files(&self) -> BTreeSet<&PathBuf> {
+    pub fn files(&self) -> BTreeSet<&PathBuf> {
         self.patches.iter().flat_map(|p| &p.files).collect()
     }
 

@@ -135,6 +135,30 @@ fn fetch(cache: &Cache, base: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Packages of a suite, extracted below `into` and not installed.
+pub fn extract(cache: &Cache, suite: &str, packages: &[&str], into: &Path) -> Result<()> {
+    // The private apt has one folder, and asks for one suite at a time.
+    let _alone = cache.lock("tree")?;
+    let apt = Apt::new(cache)?;
+    apt.ask(suite)?;
+    let debs = tempfile::tempdir_in(into)?;
+    output(
+        apt.command("apt-get")
+            .args(["--quiet=2", "download"])
+            .args(packages.iter().map(|p| format!("{p}/{suite}")))
+            .current_dir(debs.path()),
+    )?;
+    for deb in fs::read_dir(debs.path())? {
+        output(
+            Command::new("dpkg-deb")
+                .arg("--extract")
+                .arg(deb?.path())
+                .arg(into),
+        )?;
+    }
+    Ok(())
+}
+
 fn no_network(what: &str) -> String {
     format!(
         "{what}: is the network there? `apt-get update` must work; or give your own tree with KDIR="
@@ -179,7 +203,7 @@ impl Apt {
         let uri = machine_archive()?.ok_or_else(|| {
             fail(
                 Exit::Setup,
-                "apt's configuration names no Debian archive to fetch the kernel source from; give your own tree with KDIR=",
+                "apt's configuration names no Debian archive to fetch from; a kernel tree can be given with KDIR=",
             )
         })?;
         let dir = cache.dir("apt")?;
@@ -204,18 +228,23 @@ impl Apt {
         command
     }
 
+    fn ask(&self, suite: &str) -> Result<()> {
+        let text = format!(
+            "Types: deb\nURIs: {}\nSuites: {suite}\nComponents: main\nSigned-By: {KEYRING}\n",
+            self.uri
+        );
+        fs::write(self.dir.join("sources/nolocks.sources"), text)?;
+        output(
+            self.command("apt-get")
+                .args(["--quiet=2", "update", "--error-on=any"]),
+        )
+        .map(drop)
+    }
+
     fn find(&self) -> Result<(&'static str, String)> {
         for suite in SUITES {
-            let text = format!(
-                "Types: deb\nURIs: {}\nSuites: {suite}\nComponents: main\nSigned-By: {KEYRING}\n",
-                self.uri
-            );
-            fs::write(self.dir.join("sources/nolocks.sources"), text)?;
-            output(
-                self.command("apt-get")
-                    .args(["--quiet=2", "update", "--error-on=any"]),
-            )
-            .map_err(|e| fail(Exit::Tree, no_network(&format!("{e:#}"))))?;
+            self.ask(suite)
+                .map_err(|e| fail(Exit::Tree, no_network(&format!("{e:#}"))))?;
             let madison = output(self.command("apt-cache").args(["madison", PACKAGE]))?;
             if let Some(version) = newest(&madison)? {
                 return Ok((suite, version));

@@ -10,6 +10,7 @@ use crate::lane::{Arch, Lane};
 use crate::progress::Progress;
 use crate::run::{DEFAULT_LANE, Job};
 use crate::setup::{self, LLVM, Need};
+use crate::sparse;
 use crate::tally::Tally;
 use anyhow::{Context, Result, ensure};
 use regex::Regex;
@@ -114,6 +115,7 @@ pub fn series(job: &Job) -> Result<()> {
             plan.build(&job.cache, &source).map(drop),
         )?;
     }
+    sparse::check(job, &mut tally)?;
     println!("{}", tally.closing());
     tally.result()
 }
