@@ -26,12 +26,14 @@ while read -r verb name file params <&3; do
 		;;
 	perf)
 		# Only the flag's own allocations (bit 9 of gfp_flags): perf kmem gives up on a page that was
-		# split before it was freed, as others' pages may be.
+		# split before it was freed, as others' pages may be. Recorded to tmpfs, because perf record
+		# fails on the run folder's 9p.
 		# shellcheck disable=SC2086
 		"$PERF" record --quiet --all-cpus --event kmem:mm_page_alloc --filter 'gfp_flags & 0x200' \
-			--output "$out/perf.data" -- insmod "/mnt/modules/$file" $params &&
-			"$PERF" script --input "$out/perf.data" >"$out/perf-script.txt" &&
-			"$PERF" kmem --input "$out/perf.data" --page --alloc --caller --raw-ip --line 20 \
+			--output /tmp/perf.data -- insmod "/mnt/modules/$file" $params 2>"$out/perf-record.txt" &&
+			cp /tmp/perf.data "$out" &&
+			"$PERF" script --input /tmp/perf.data >"$out/perf-script.txt" &&
+			"$PERF" kmem --input /tmp/perf.data --page --alloc --caller --raw-ip --line 20 \
 				stat >"$out/perf-kmem.txt" 2>&1
 		rc=$?
 		;;
