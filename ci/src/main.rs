@@ -234,7 +234,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Task::Modules { at } => job.modules(&at),
         Task::Shell { at } => job.shell(&at),
         Task::PerfKmem { at } => verify::perf_kmem(&job, &at),
-        Task::Repro { run } => job.repro(given(&run, "RUN=/path/to/a/run")?),
+        Task::Repro { run } => job.repro(given(&run, "RUN=, a run's folder or name")?),
         Task::Boot {
             lane,
             build,

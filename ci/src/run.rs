@@ -426,7 +426,10 @@ impl Job {
     }
 
     /// Boots a run's own images again, with its parameters and seed.
+    /// `old` is a run's folder, or its name in the cache.
     pub fn repro(&self, old: &Path) -> Result<()> {
+        let in_cache = self.cache.root.join("runs").join(old);
+        let old = if old.exists() { old } else { &in_cache };
         let mut folders: Vec<PathBuf> = fs::read_dir(old)
             .with_context(|| format!("RUN={}", old.display()))
             .or_exit(Exit::Usage)?
