@@ -2,7 +2,7 @@
 
 //! Deliberate bugs, one for each boot, to show that the tests would see them.
 //!
-//! Lockdep, the scheduler or the ledger must report each of them. Of no other use.
+//! Lockdep, the scheduler, the ledger or the oracle must report each of them. Of no other use.
 
 use kernel::{
     page::Page,
@@ -21,6 +21,9 @@ mod api;
 mod context;
 #[path = "../stress/ktap.rs"]
 mod ktap;
+#[allow(dead_code)]
+#[path = "../stress/oracle.rs"]
+mod oracle;
 
 use api::{
     Api,
@@ -28,6 +31,7 @@ use api::{
 };
 use context::{
     Context,
+    Nmi,
     Pinned,
     Site, //
 };
@@ -39,6 +43,12 @@ use nolocks::{
         RawSpinLock, //
     }, //
 };
+use oracle::{
+    Oracle,
+    Tally,
+    CALLS,
+    VISITS, //
+};
 
 module! {
     type: Control,
@@ -49,7 +59,7 @@ module! {
     params: {
         control: u32 {
             default: 0,
-            description: "1 GFP_ATOMIC under a raw spinlock, 2 alloc_pages_nolock() under pi_lock, 3 GFP_KERNEL under a raw spinlock, 4 a leaked page, 5 a page handed out twice",
+            description: "1 GFP_ATOMIC under a raw spinlock, 2 alloc_pages_nolock() under pi_lock, 3 GFP_KERNEL under a raw spinlock, 4 a leaked page, 5 a page handed out twice, 6 a trylock that fails, in an NMI",
         },
     },
 }
@@ -64,8 +74,9 @@ impl kernel::Module for Control {
             3 => sleep_under_raw_lock()?,
             4 => ktap::run(&(), &[("ledger", leaked)], 1, 0)?,
             5 => ktap::run(&(), &[("ledger", handed_out_twice)], 1, 0)?,
+            6 => ktap::run(&(), &[("locks", failed_trylock)], 1, 0)?,
             control => {
-                pr_err!("control={control} is no control: give control=1 to control=5\n");
+                pr_err!("control={control} is no control: give control=1 to control=6\n");
                 return Err(EINVAL);
             }
         }
@@ -145,4 +156,28 @@ fn handed_out_twice(_: &()) -> Result<Outcome> {
     core::mem::forget(twin);
     drop(held);
     Ok(ktap::ledger())
+}
+
+/// An allocation that tries a lock in vain first, which only ftrace sees.
+fn failed_trylock(_: &()) -> Result<Outcome> {
+    let _nmi = Nmi::new()?;
+    let oracle = Oracle::new()?;
+    let site = KBox::pin_init(Site::new(), GFP_KERNEL)?;
+    let lock = new_lock(())?;
+    let mut tally = Tally::new();
+
+    for _ in 0..VISITS {
+        if tally.calls >= CALLS {
+            break;
+        }
+        let _pinned = Pinned::new();
+        site.run(Context::Nmi, || {
+            let _held = lock.try_lock();
+            let _page = oracle.count(&mut tally, || {
+                drop(lock.try_lock());
+                Held::obtain(Api::NoLocks, NoLocksFlags::NONE)
+            });
+        });
+    }
+    Ok(tally.check(Context::Nmi, "alloc", Outcome::Passed))
 }

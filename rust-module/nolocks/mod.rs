@@ -7,3 +7,4 @@
 
 pub mod page;
 pub mod raw_spin_lock;
+pub mod slots;

@@ -75,9 +75,13 @@ impl Api {
     }
 }
 
+/// How a page is freed.
 enum Source {
+    /// With itself.
     NoLocks(NoLocksPage),
+    /// With `free_pages_nolock()`.
     TryLock(NonNull<bindings::page>),
+    /// With `__free_pages()`.
     GfpNowait(NonNull<bindings::page>),
 }
 
@@ -107,9 +111,30 @@ impl Held {
         Some(held)
     }
 
+    /// Allocates a page the ordinary way, and marks it, for `free_pages_nolock()` to free. In a task
+    /// that may sleep; `charged` to its memory cgroup or not.
+    pub(crate) fn obtain_as_usual(charged: bool) -> Option<Self> {
+        let gfp = if charged {
+            bindings::GFP_KERNEL_ACCOUNT
+        } else {
+            bindings::GFP_KERNEL
+        };
+        // SAFETY: This is a task that may sleep.
+        let page = NonNull::new(unsafe { bindings::alloc_pages(gfp, 0) })?;
+
+        OBTAINED.add(1, Relaxed);
+        // INVARIANT: As in `obtain_unmarked()`.
+        let mut held = Self {
+            source: Source::TryLock(page),
+            mark: 0,
+        };
+        held.mark();
+        Some(held)
+    }
+
     /// Obtains a page and leaves it as it came.
     ///
-    /// `flags` are for [`Api::NoLocks`] only. This is the one place that allocates.
+    /// `flags` are for [`Api::NoLocks`] only.
     pub(crate) fn obtain_unmarked(api: Api, flags: NoLocksFlags) -> Option<Self> {
         let source = match api {
             Api::NoLocks => Source::NoLocks(alloc_page_nolocks(flags).ok()?),
@@ -151,6 +176,17 @@ impl Held {
     fn write(&mut self, index: usize, value: u64) {
         // SAFETY: As in `read()`.
         unsafe { self.word(index).write_volatile(value) }
+    }
+
+    /// Frees the page with `__free_pages()`, and so to no slot. In a task that may sleep.
+    pub(crate) fn free_as_usual(mut self) {
+        if let Some(page) = NonNull::new(self.page()) {
+            // The old source must not free the page as well.
+            core::mem::forget(core::mem::replace(
+                &mut self.source,
+                Source::GfpNowait(page),
+            ));
+        }
     }
 
     /// Claims the page for this owner.
@@ -233,6 +269,13 @@ impl Pile {
     pub(crate) fn free(&mut self, n: usize) -> bool {
         self.0.truncate(self.0.len().saturating_sub(n));
         !self.0.is_empty()
+    }
+
+    /// Frees all pages as [`Held::free_as_usual()`] does.
+    pub(crate) fn free_as_usual(&mut self) {
+        while let Some(held) = self.pop() {
+            held.free_as_usual();
+        }
     }
 
     pub(crate) fn pages(&mut self) -> &mut [Held] {

@@ -7,9 +7,12 @@ use core::num::NonZero;
 use kernel::{
     page::Page,
     prelude::*,
-    sync::atomic::{
-        ordering::Relaxed,
-        Atomic, //
+    sync::{
+        atomic::{
+            ordering::Relaxed,
+            Atomic, //
+        },
+        SetOnce, //
     },
     time::{
         Delta,
@@ -25,6 +28,7 @@ use crate::{
         Pile,
         CORRUPT, //
     },
+    charged,
     cma,
     context::{
         breathe,
@@ -33,21 +37,26 @@ use crate::{
         Pinned,
         Site, //
     },
+    hotplug,
     ktap::{
         self,
         Case,
         Outcome, //
     },
+    locks,
     nested,
     nolocks::{
         page::NoLocksFlags,
         raw_spin_lock::{
             new_raw_spin_lock,
             RawSpinLock, //
-        }, //
+        },
+        slots::PageSlots, //
     },
-    oracle,
+    storm,
+    sysctl,
     threads,
+    tick,
     Config, //
 };
 
@@ -58,10 +67,14 @@ extern "C" {
 
 /// The burst that the contract promises where the trylock is allowed and the lists are warm.
 const PROMISED: usize = 32;
+/// What the slots are asked to hold: the burst that is promised in every context. The default of
+/// the `vm.page_slots` sysctl.
+pub(crate) const DEPTH: usize = 64;
 const LARGEST_BURST: usize = 4096;
 
 /// All cases, the first with bit 0.
-pub(crate) const CASES: [Case<Env>; 18] = [
+pub(crate) const CASES: [Case<Env>; 27] = [
+    ("unregistered", unregistered),
     ("task", |env| context(env, Context::Task)),
     ("raw_irqsave", |env| context(env, Context::RawIrqsave)),
     ("raw", |env| context(env, Context::Raw)),
@@ -78,13 +91,22 @@ pub(crate) const CASES: [Case<Env>; 18] = [
     ("handed_out_once", handed_out_once),
     ("zero", zero),
     ("cma", cma::never_unmovable),
-    ("locks", oracle::locks),
+    ("tick", tick::tick),
+    ("nested_slots", storm::slots),
+    ("nested_refill", storm::refill),
+    ("charged", charged::charged),
+    ("sysctl", sysctl::page_slots),
+    ("cpu_hotplug", hotplug::cpu),
+    ("memory_hotplug", hotplug::memory),
+    ("pressure", hotplug::pressure),
+    ("locks", locks::locks),
     ("ledger", |_| Ok(ktap::ledger())),
 ];
 
 /// What the cases share.
 pub(crate) struct Env {
     pub(crate) config: Config,
+    slots: SetOnce<PageSlots>,
     pub(crate) nmi: Option<Nmi>,
 }
 
@@ -95,7 +117,11 @@ impl Env {
             Err(err) if err == EOPNOTSUPP => None,
             Err(err) => return Err(err),
         };
-        Ok(Self { config, nmi })
+        Ok(Self {
+            config,
+            slots: SetOnce::new(),
+            nmi,
+        })
     }
 
     /// The contexts that this machine can enter.
@@ -107,9 +133,16 @@ impl Env {
         ctx != Context::Nmi || self.nmi.is_some()
     }
 
-    /// The contexts in which the contract promises success.
-    pub(crate) fn promising(&self) -> impl Iterator<Item = Context> + Clone + '_ {
-        self.contexts().filter(|ctx| ctx.trylock_allowed())
+    /// Fills the slots of all CPUs, for the first time or again.
+    pub(crate) fn fill_slots(&self) -> Result {
+        let pages = match self.slots.as_ref() {
+            None => DEPTH as u32,
+            // Any registration fills them.
+            Some(_) => 1,
+        };
+        let claim = PageSlots::register(pages)?;
+        self.slots.populate(claim);
+        Ok(())
     }
 }
 
@@ -209,7 +242,7 @@ impl Desk {
     }
 
     /// Obtains and frees in one visit to `ctx`.
-    fn visit(&mut self, ctx: Context, api: Api, n: usize) -> usize {
+    pub(crate) fn visit(&mut self, ctx: Context, api: Api, n: usize) -> usize {
         let pile = &mut self.pile;
         let mut obtained = 0;
 
@@ -253,6 +286,38 @@ impl Rng {
     }
 }
 
+/// With nobody registered no slot holds a page, and where no lock may be tried NULL is right.
+fn unregistered(env: &Env) -> Result<Outcome> {
+    const ROUNDS: u32 = 10;
+    let mut desk = Desk::new(PROMISED)?;
+    let mut outcome = Outcome::Passed;
+
+    for ctx in env.contexts() {
+        let promised = if ctx.trylock_allowed() { PROMISED } else { 0 };
+        let mut stat = Stat::default();
+        let mut wrong = 0;
+
+        for _ in 0..ROUNDS {
+            let _pinned = Pinned::new();
+            desk.warm(PROMISED)?;
+            let obtained = desk.visit(ctx, Api::NoLocks, PROMISED);
+            stat.add(PROMISED, obtained);
+            wrong += u32::from(obtained != promised);
+        }
+        let name = ctx.name();
+        outcome = outcome.check(
+            wrong == 0,
+            fmt!("{name}: {wrong} of {ROUNDS} bursts from warm lists were not {promised}"),
+        );
+        pr_info!(
+            "# unregistered: context={name} attempts={} obtained={}\n",
+            stat.attempts,
+            stat.obtained
+        );
+    }
+    Ok(desk.check(outcome))
+}
+
 fn context(env: &Env, ctx: Context) -> Result<Outcome> {
     const ROUNDS: u32 = 100;
 
@@ -260,37 +325,26 @@ fn context(env: &Env, ctx: Context) -> Result<Outcome> {
         return Ok(Outcome::Skipped("no NMI can be sent on this machine"));
     }
 
-    let mut desk = Desk::new(2 * PROMISED)?;
+    let mut desk = Desk::new(DEPTH)?;
     let mut outcome = Outcome::Passed;
     let mut stat = Stat::default();
     let mut short = 0;
 
     for _ in 0..ROUNDS {
         let _pinned = Pinned::new();
-        desk.warm(PROMISED)?;
-        let obtained = desk.visit(ctx, Api::NoLocks, PROMISED);
-        stat.add(PROMISED, obtained);
-        short += u32::from(obtained != PROMISED);
+        env.fill_slots()?;
+        let obtained = desk.visit(ctx, Api::NoLocks, DEPTH);
+        stat.add(DEPTH, obtained);
+        short += u32::from(obtained != DEPTH);
     }
-    if ctx.trylock_allowed() {
-        outcome = outcome.check(
-            short == 0,
-            fmt!("{short} of {ROUNDS} bursts of {PROMISED} from warm lists were not complete"),
-        );
-        outcome = outcome.check(
-            volume(&mut desk, ctx, Api::NoLocks, env.config.pages, &mut stat)?,
-            fmt!("the lists stayed empty after {} pages", stat.obtained),
-        );
-    } else {
-        outcome = outcome.check(
-            stat.obtained == 0,
-            fmt!("{} pages where no lock may be tried", stat.obtained),
-        );
-        pr_info!(
-            "# note: no lock may be tried in {}, so NULL is right\n",
-            ctx.name()
-        );
-    }
+    outcome = outcome.check(
+        short == 0,
+        fmt!("{short} of {ROUNDS} bursts of {DEPTH} were not complete"),
+    );
+    outcome = outcome.check(
+        volume(&mut desk, ctx, Api::NoLocks, env.config.pages, &mut stat)?,
+        fmt!("lists and slots stayed empty after {} pages", stat.obtained),
+    );
     stat.print(ctx.name(), Api::NoLocks);
 
     for api in [Api::TryLock, Api::GfpNowait] {
@@ -387,9 +441,44 @@ fn all_cpus(env: &Env) -> Result<Outcome> {
 
 /// When a worker is through.
 #[derive(Clone, Copy)]
-enum End {
+enum End<'a> {
     Pages(u64),
     Time(Instant<Monotonic>),
+    Told(&'a Atomic<bool>),
+}
+
+/// Calls `func` on the first of `cpus` CPUs while the others allocate as in [`all_cpus()`], and
+/// returns what they obtained.
+pub(crate) fn beside(env: &Env, cpus: u32, func: &(dyn Fn() -> Result + Sync)) -> Result<Stat> {
+    let (attempts, obtained, strays) = (Atomic::new(0), Atomic::new(0), Atomic::new(0));
+    let over = Atomic::new(false);
+    let exchange = KBox::pin_init(
+        new_raw_spin_lock!(Pile::new(LARGEST_BURST)?, "nolocks_beside"),
+        GFP_KERNEL,
+    )?;
+
+    threads::run(cpus, &|nth| {
+        if nth == 0 {
+            let result = func();
+            over.store(true, Relaxed);
+            return result;
+        }
+        let mut desk = Desk::new(2 * PROMISED)?;
+        let end = End::Told(&over);
+        let stat = worker(env, &mut desk, Api::NoLocks, nth, end, &exchange)?;
+        attempts.add(stat.attempts, Relaxed);
+        obtained.add(stat.obtained, Relaxed);
+        strays.add(desk.site.strays(), Relaxed);
+        Ok(())
+    })?;
+    if strays.load(Relaxed) != 0 {
+        pr_info!("# note: visits were not in the context asked for\n");
+        return Err(EINVAL);
+    }
+    Ok(Stat {
+        attempts: attempts.load(Relaxed),
+        obtained: obtained.load(Relaxed),
+    })
 }
 
 /// One CPU's part of [`all_cpus()`]: bursts of any size, from any context, freed in any other, some
@@ -399,18 +488,21 @@ fn worker(
     desk: &mut Desk,
     api: Api,
     nth: u32,
-    end: End,
+    end: End<'_>,
     exchange: &RawSpinLock<Pile>,
 ) -> Result<Stat> {
     const SWAPPED: usize = 16;
     let mut rng = Rng::new(env.config.seed, nth.into());
     let legal = env.contexts().filter(|ctx| api.is_legal(*ctx));
-    let promising = env.promising().filter(|ctx| api.is_legal(*ctx));
+    // On PREEMPT_RT a page that is obtained or freed without the lock takes a detour through a
+    // worker: most visits are to where it may be tried.
+    let direct = legal.clone().filter(|ctx| ctx.trylock_allowed());
     let mut stat = Stat::default();
 
     loop {
         let over = match end {
             End::Pages(pages) => stat.obtained >= pages || stat.attempts > 8 * pages + 100_000,
+            End::Told(over) => over.load(Relaxed),
             End::Time(end) => (end - Instant::now()).is_negative(),
         };
         if over {
@@ -418,11 +510,9 @@ fn worker(
         }
 
         let _pinned = Pinned::new();
-        // What is freed where no lock may be tried takes a detour, and so does what is needed next:
-        // most visits are to where one may.
         let mut any = || match rng.below(4) {
             0 => rng.pick(legal.clone()),
-            _ => rng.pick(promising.clone()),
+            _ => rng.pick(direct.clone()),
         };
         let (ctx, elsewhere) = (any(), any());
         let n = ctx.chunk(1 + rng.below(2 * PROMISED));
@@ -446,7 +536,8 @@ fn worker(
             }
         }
         desk.free(elsewhere);
-        if obtained < n && ctx.trylock_allowed() {
+        // Not where memory may be short on purpose.
+        if obtained < n && ctx.trylock_allowed() && !matches!(end, End::Told(_)) {
             desk.warm(2 * PROMISED)?;
         }
         breathe();
@@ -460,10 +551,10 @@ fn free_elsewhere(env: &Env) -> Result<Outcome> {
     let mut stat = Stat::default();
 
     for _ in 0..ROUNDS {
-        for from in env.promising() {
+        for from in env.contexts() {
             for to in env.contexts() {
                 let _pinned = Pinned::new();
-                desk.warm(PROMISED)?;
+                env.fill_slots()?;
                 let obtained = desk.obtain(from, Api::NoLocks, NoLocksFlags::NONE, PROMISED);
                 stat.add(PROMISED, obtained);
                 desk.free(to);
@@ -478,7 +569,7 @@ fn free_elsewhere(env: &Env) -> Result<Outcome> {
     ))
 }
 
-/// Bursts from lists that hold what a burst of [`PROMISED`] needs and little more.
+/// Bursts from empty lists and full slots.
 fn bursts(env: &Env) -> Result<Outcome> {
     let mut desk = Desk::new(LARGEST_BURST)?;
     let mut outcome = Outcome::Passed;
@@ -491,7 +582,7 @@ fn bursts(env: &Env) -> Result<Outcome> {
                 let _pinned = Pinned::new();
                 // SAFETY: This is a task that may sleep.
                 undrained += u32::from(!unsafe { nolocks_drain_pcp_lists() });
-                desk.warm(PROMISED)?;
+                env.fill_slots()?;
                 let obtained = desk.obtain(ctx, api, NoLocksFlags::NONE, size);
                 desk.free(ctx);
 
@@ -500,7 +591,7 @@ fn bursts(env: &Env) -> Result<Outcome> {
                     "# burst: context={name} api={} size={size} obtained={obtained}\n",
                     api.name()
                 );
-                if api == Api::NoLocks && ctx.trylock_allowed() && size <= PROMISED {
+                if api == Api::NoLocks && size <= DEPTH {
                     outcome = outcome.check(
                         obtained == size,
                         fmt!("{name}: {obtained} pages in a burst of {size}"),
@@ -522,14 +613,14 @@ fn handed_out_once(env: &Env) -> Result<Outcome> {
     let mut desk = Desk::new(LARGEST_BURST)?;
     let mut addresses = KVVec::with_capacity(LARGEST_BURST, GFP_KERNEL)?;
     let mut stat = Stat::default();
-    let mut contexts = env.promising().cycle();
+    let mut contexts = env.contexts().cycle();
 
     while stat.attempts < LARGEST_BURST as u64 {
         let _pinned = Pinned::new();
         let Some(ctx) = contexts.next() else {
             return Ok(Outcome::Skipped("no context may try a lock here"));
         };
-        desk.warm(PROMISED)?;
+        env.fill_slots()?;
         let obtained = desk.obtain(ctx, Api::NoLocks, NoLocksFlags::NONE, PROMISED);
         stat.add(PROMISED, obtained);
     }
@@ -565,20 +656,16 @@ fn zero(env: &Env) -> Result<Outcome> {
     let mut stat = Stat::default();
     let mut outcome = Outcome::Passed;
 
-    for ctx in env.promising() {
+    for ctx in env.contexts() {
         for flags in [NoLocksFlags::NONE, NoLocksFlags::NONE.zeroed()] {
             let _pinned = Pinned::new();
-            // Dirty pages on top of the lists, which are what the next request gets.
-            desk.warm(PROMISED)?;
-            desk.obtain(Context::Task, Api::NoLocks, NoLocksFlags::NONE, PROMISED);
-            desk.pile
-                .pages()
-                .iter_mut()
-                .for_each(|held| held.fill(DIRT));
-            desk.free(Context::Task);
-
+            env.fill_slots()?;
             let pile = &mut desk.pile;
             desk.site.run(ctx, || {
+                // Dirty pages where the next request gets them.
+                pile.obtain(Api::NoLocks, NoLocksFlags::NONE, PROMISED);
+                pile.pages().iter_mut().for_each(|held| held.fill(DIRT));
+                pile.free(PROMISED);
                 for _ in 0..PROMISED {
                     if let Some(held) = Held::obtain_unmarked(Api::NoLocks, flags) {
                         pile.push(held);

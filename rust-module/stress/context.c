@@ -3,6 +3,8 @@
  * What the Rust side cannot name because it is a macro or an inline function.
  */
 #include <linux/cpumask.h>
+#include <linux/mutex.h>
+#include <linux/perf_event.h>
 #include <linux/preempt.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
@@ -122,10 +124,95 @@ void nolocks_nmi_unregister(void)
 	unregister_nmi_handler(NMI_LOCAL, "nolocks");
 }
 
+/* An NMI is sent for each call, so there is nothing to start. */
+void nolocks_nmi_start(unsigned int cpu)
+{
+}
+
+void nolocks_nmi_stop(unsigned int cpu)
+{
+}
+
 /* The static call behind __apic_send_IPI() is not exported. */
 void nolocks_nmi_send(unsigned int cpu)
 {
 	apic->send_IPI(cpu, NMI_VECTOR);
+}
+#elif defined(CONFIG_ARM64_PSEUDO_NMI) && defined(CONFIG_PERF_EVENTS)
+/*
+ * No pseudo-NMI can be sent by a module, but a counter's overflow is one. It
+ * has to leave the CPU time between two of them, under emulation too.
+ */
+#define NOLOCKS_NMI_CYCLES	200000
+
+static DEFINE_PER_CPU(struct perf_event *, nolocks_cycles);
+static DEFINE_PER_CPU(unsigned int, nolocks_cycles_users);
+static DEFINE_MUTEX(nolocks_cycles_mutex);
+
+static void nolocks_overflow(struct perf_event *event,
+			     struct perf_sample_data *data,
+			     struct pt_regs *regs)
+{
+	nolocks_nmi_handler(instruction_pointer(regs));
+}
+
+int nolocks_nmi_register(void)
+{
+	struct perf_event_attr attr = {
+		.type = PERF_TYPE_HARDWARE,
+		.size = sizeof(attr),
+		.config = PERF_COUNT_HW_CPU_CYCLES,
+		.sample_period = NOLOCKS_NMI_CYCLES,
+		.pinned = 1,
+		.disabled = 1,
+	};
+	struct perf_event *event;
+	unsigned int cpu;
+
+	for_each_online_cpu(cpu) {
+		event = perf_event_create_kernel_counter(&attr, cpu, NULL,
+							 nolocks_overflow,
+							 NULL);
+		if (IS_ERR(event)) {
+			nolocks_nmi_unregister();
+			/* No PMU at all is no failure either. */
+			return PTR_ERR(event) == -ENOENT ? -EOPNOTSUPP :
+							   PTR_ERR(event);
+		}
+		per_cpu(nolocks_cycles, cpu) = event;
+	}
+	return 0;
+}
+
+void nolocks_nmi_unregister(void)
+{
+	unsigned int cpu;
+
+	for_each_possible_cpu(cpu) {
+		if (!per_cpu(nolocks_cycles, cpu))
+			continue;
+		perf_event_release_kernel(per_cpu(nolocks_cycles, cpu));
+		per_cpu(nolocks_cycles, cpu) = NULL;
+	}
+}
+
+void nolocks_nmi_start(unsigned int cpu)
+{
+	guard(mutex)(&nolocks_cycles_mutex);
+	if (!per_cpu(nolocks_cycles_users, cpu)++)
+		perf_event_enable(per_cpu(nolocks_cycles, cpu));
+}
+
+void nolocks_nmi_stop(unsigned int cpu)
+{
+	guard(mutex)(&nolocks_cycles_mutex);
+	if (!--per_cpu(nolocks_cycles_users, cpu))
+		perf_event_disable(per_cpu(nolocks_cycles, cpu));
+}
+
+/* The counter's next overflow finds the call. */
+void nolocks_nmi_send(unsigned int cpu)
+{
 }
 #else
 int nolocks_nmi_register(void)
@@ -134,6 +221,14 @@ int nolocks_nmi_register(void)
 }
 
 void nolocks_nmi_unregister(void)
+{
+}
+
+void nolocks_nmi_start(unsigned int cpu)
+{
+}
+
+void nolocks_nmi_stop(unsigned int cpu)
 {
 }
 

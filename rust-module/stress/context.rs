@@ -14,6 +14,11 @@ use kernel::{
         },
         Atomic, //
     },
+    time::{
+        Delta,
+        Instant,
+        Monotonic, //
+    },
     types::{
         NotThreadSafe,
         Opaque, //
@@ -52,6 +57,8 @@ extern "C" {
     );
     fn nolocks_nmi_register() -> c_int;
     fn nolocks_nmi_unregister();
+    fn nolocks_nmi_start(cpu: c_uint);
+    fn nolocks_nmi_stop(cpu: c_uint);
     fn nolocks_nmi_send(cpu: c_uint);
 }
 
@@ -139,11 +146,21 @@ pub(crate) fn level() -> u32 {
     unsafe { nolocks_where() & (IN_NMI | IN_HARDIRQ | IN_SOFTIRQ) }
 }
 
+/// Whether another task may run here at any time.
+#[allow(dead_code, reason = "not every module counts locks")]
+pub(crate) fn preemptible() -> bool {
+    // SAFETY: Only reads this CPU's and this task's state.
+    unsafe { nolocks_where() == 0 }
+}
+
 /// Lets others run, where the caller may sleep.
 pub(crate) fn breathe() {
     // SAFETY: Called from task context with nothing held.
     unsafe { nolocks_cond_resched() }
 }
+
+/// When something counts as lost: long, because an emulated CPU may stand still for a while.
+pub(crate) const PATIENCE: Delta = Delta::from_secs(60);
 
 /// Keeps the task on its CPU, and so on its pcp lists, but preemptible.
 pub(crate) struct Pinned(NotThreadSafe);
@@ -185,14 +202,27 @@ impl Mailbox {
     }
 
     /// Runs `func` in the handler that `kick` sets off, and waits by calling `wait`.
-    fn post(&self, func: &mut (dyn FnMut(usize) + Send), kick: impl FnOnce(), wait: impl Fn()) {
+    ///
+    /// Returns false, without having called `func`, when no handler came.
+    fn post(
+        &self,
+        func: &mut (dyn FnMut(usize) + Send),
+        kick: impl FnOnce(),
+        wait: impl Fn(),
+    ) -> bool {
+        /// A machine that lost one handler is not given the time to lose them all.
+        static LOST: Atomic<bool> = Atomic::new(false);
+
+        if LOST.load(Relaxed) {
+            return false;
+        }
         let call = Opaque::new(Call {
             func,
             done: Atomic::new(false),
         });
         let ptr = call.get();
 
-        // INVARIANT: `call` outlives the loops below, which end with `done`.
+        // INVARIANT: `call` outlives the loops below, which end with `done` or take `call` out.
         while self
             .0
             .cmpxchg(core::ptr::null_mut(), ptr.cast(), Full)
@@ -200,11 +230,22 @@ impl Mailbox {
         {
             wait();
         }
+        let start = Instant::<Monotonic>::now();
         kick();
         // SAFETY: `ptr` points to `call`, and `done` is only accessed atomically.
         while !unsafe { (*ptr).done.load(Acquire) } {
+            if start.elapsed() > PATIENCE
+                && self
+                    .0
+                    .cmpxchg(ptr.cast(), core::ptr::null_mut(), Full)
+                    .is_ok()
+            {
+                LOST.store(true, Relaxed);
+                return false;
+            }
             wait();
         }
+        true
     }
 
     /// Answers a call if there is one.
@@ -306,11 +347,15 @@ impl Site {
             func();
         };
 
-        match ctx {
-            Context::Task => func(0),
+        let arrived = match ctx {
+            Context::Task => {
+                func(0);
+                true
+            }
             Context::RawIrqsave => {
                 let _guard = self.irqsave.lock();
                 func(0);
+                true
             }
             Context::Raw => {
                 // SAFETY: `plain` was initialised with the site, and is nowhere taken but here.
@@ -318,6 +363,7 @@ impl Site {
                 func(0);
                 // SAFETY: Locked above.
                 unsafe { nolocks_raw_spin_unlock(self.plain.get()) };
+                true
             }
             Context::PreemptOff => {
                 // SAFETY: Undone right below.
@@ -325,6 +371,7 @@ impl Site {
                 func(0);
                 // SAFETY: Pairs with the one above.
                 unsafe { nolocks_preempt_enable() };
+                true
             }
             Context::PiLock => {
                 // SAFETY: A preemptible task holds no lock of the scheduler.
@@ -332,6 +379,7 @@ impl Site {
                 func(0);
                 // SAFETY: Locked above.
                 unsafe { nolocks_pi_unlock(flags) };
+                true
             }
             Context::Softirq => self.tasklet_mail.post(
                 &mut func,
@@ -350,8 +398,13 @@ impl Site {
             Context::Nmi => {
                 // SAFETY: Only reads a number that a pinned task's CPU keeps.
                 let cpu = unsafe { bindings::raw_smp_processor_id() };
-                send_nmi(cpu, &mut func);
+                send_nmi(cpu, &mut func)
             }
+        };
+        if !arrived {
+            // Counted as a stray; the caller would wait forever for what is never called.
+            pr_info!("# failed: {} never came\n", ctx.name());
+            func(0);
         }
     }
 
@@ -363,14 +416,36 @@ impl Site {
 static NMI_MAIL: [Mailbox; bindings::NR_CPUS as usize] =
     [const { Mailbox::new() }; bindings::NR_CPUS as usize];
 
-/// The right to use [`Context::Nmi`]: our handler is registered.
+/// The right to use [`Context::Nmi`]: our handler is registered, and was seen to run in an NMI.
 pub(crate) struct Nmi(());
 
 impl Nmi {
     pub(crate) fn new() -> Result<Self> {
         // SAFETY: Called once, from the module's init.
         kernel::error::to_result(unsafe { nolocks_nmi_register() })?;
-        Ok(Self(()))
+        let nmi = Self(());
+        let mut seen = 0;
+        // SAFETY: Only reads a number. Any CPU will do.
+        let cpu = unsafe { bindings::raw_smp_processor_id() };
+
+        if !send_nmi(cpu, &mut |_| seen = level()) {
+            pr_err!("an NMI was sent to CPU {cpu} and never came\n");
+            return Err(ETIMEDOUT);
+        }
+        if seen & IN_NMI == 0 {
+            pr_info!("# note: no NMI but an interrupt: is irqchip.gicv3_pseudo_nmi=1 missing?\n");
+            return Err(EOPNOTSUPP);
+        }
+        Ok(nmi)
+    }
+
+    /// What sends them does not survive a CPU that goes offline. To be called while nobody sends.
+    #[allow(dead_code, reason = "not every module takes a CPU offline")]
+    pub(crate) fn renew(&self) -> Result {
+        // SAFETY: Registered in `new()`.
+        unsafe { nolocks_nmi_unregister() };
+        // SAFETY: Taken back right above.
+        kernel::error::to_result(unsafe { nolocks_nmi_register() })
     }
 }
 
@@ -381,16 +456,38 @@ impl Drop for Nmi {
     }
 }
 
-/// Runs `func` in an NMI on `cpu`, with the instruction pointer that it interrupted.
+/// Keeps NMIs coming on a CPU, where starting them anew would interrupt it each time.
+pub(crate) struct Nmis(u32);
+
+impl Nmis {
+    /// Only while an [`Nmi`] exists, on a CPU that is online, from a task that may sleep.
+    pub(crate) fn new(cpu: u32) -> Self {
+        // SAFETY: Undone by the drop.
+        unsafe { nolocks_nmi_start(cpu) };
+        Self(cpu)
+    }
+}
+
+impl Drop for Nmis {
+    fn drop(&mut self) {
+        // SAFETY: Pairs with the one in `new()`.
+        unsafe { nolocks_nmi_stop(self.0) }
+    }
+}
+
+/// Runs `func` in an NMI on `cpu`, with the instruction pointer that it interrupted. False when no
+/// NMI came.
 ///
-/// Only while an [`Nmi`] exists: nobody would answer otherwise.
-pub(crate) fn send_nmi(cpu: u32, func: &mut (dyn FnMut(usize) + Send)) {
+/// Under the conditions of [`Nmis::new()`].
+pub(crate) fn send_nmi(cpu: u32, func: &mut (dyn FnMut(usize) + Send)) -> bool {
+    let _nmis = Nmis::new(cpu);
+
     NMI_MAIL[cpu as usize].post(
         func,
         // SAFETY: `cpu` is online: we run on it, or its thread is bound to it.
         || unsafe { nolocks_nmi_send(cpu) },
         kernel::processor::cpu_relax,
-    );
+    )
 }
 
 #[no_mangle]

@@ -33,9 +33,17 @@ unsigned int nolocks_online_cpu(unsigned int nth);
 unsigned int nolocks_online_cpus(void);
 
 bool nolocks_drain_pcp_lists(void);
+int nolocks_remove_cpu(unsigned int cpu);
+int nolocks_add_cpu(unsigned int cpu);
+u64 nolocks_use_memory(void);
+unsigned int nolocks_in_slots(unsigned int cpu);
+long nolocks_charged_pages(void);
+long nolocks_charge_slack(void);
 
 int nolocks_nmi_register(void);
 void nolocks_nmi_unregister(void);
+void nolocks_nmi_start(unsigned int cpu);
+void nolocks_nmi_stop(unsigned int cpu);
 void nolocks_nmi_send(unsigned int cpu);
 bool nolocks_nmi_handler(unsigned long ip); /* In Rust. */
 

@@ -2,8 +2,9 @@
 
 //! Counts the locks that one call takes, because lockdep says nothing about trylocks.
 //!
-//! A probe on the `lock_acquire` tracepoint sees every acquisition, in NMI too. It does not see a
-//! trylock that fails.
+//! With lockdep a probe on its `lock_acquire` tracepoint sees every acquisition, in NMI too, but no
+//! trylock that fails. Without lockdep ftrace sees that as well: it counts the calls of the
+//! functions that lock, which are known by their own names then and not by the lock's.
 
 use kernel::{
     bindings,
@@ -15,35 +16,26 @@ use kernel::{
 };
 
 use crate::{
-    api::{
-        Api,
-        Held, //
-    },
-    cases::{
-        Desk,
-        Env, //
-    },
+    api::Api,
     context::{
-        breathe,
         level,
-        Context,
-        Pinned, //
+        preemptible,
+        Context, //
     },
-    ktap::Outcome,
-    nolocks::{
-        page::NoLocksFlags,
-        raw_spin_lock::{
-            new_raw_spin_lock,
-            RawSpinLock, //
-        }, //
-    },
+    ktap::Outcome, //
 };
 
 extern "C" {
     fn nolocks_watch_locks() -> c_int;
     fn nolocks_unwatch_locks();
-    fn nolocks_drain_pcp_lists() -> bool;
 }
+
+/// Whether it is the locks' own names that are counted.
+pub(crate) const NAMED: bool = cfg!(CONFIG_LOCKDEP);
+
+/// Calls to be counted undisturbed, and the visits that this may take.
+pub(crate) const CALLS: usize = 32;
+pub(crate) const VISITS: usize = 100 * CALLS;
 
 /// Locks to note by name. A call under test takes one or three; of others the count is enough.
 const TAKEN: usize = 128;
@@ -59,6 +51,8 @@ struct Recorder {
     /// Whether an interrupt or another task got in between. On their way in and out they take locks
     /// that look like those of the call, which is why it has to be repeated.
     disturbed: Atomic<bool>,
+    /// Whether the scheduler may get in between.
+    preemptible: Atomic<bool>,
     taken: Atomic<usize>,
     names: [Atomic<*const c_char>; TAKEN],
 }
@@ -70,6 +64,7 @@ static RECORDER: Recorder = Recorder {
     level: Atomic::new(0),
     task: Atomic::new(core::ptr::null_mut()),
     disturbed: Atomic::new(false),
+    preemptible: Atomic::new(false),
     taken: Atomic::new(0),
     names: [const { Atomic::new(core::ptr::null()) }; TAKEN],
 };
@@ -79,6 +74,23 @@ fn here() -> (u32, *mut bindings::task_struct) {
     unsafe { (bindings::raw_smp_processor_id(), bindings::get_current()) }
 }
 
+/// The lock of a scheduler that was entered from an interrupt and chose the same task again, which
+/// leaves no other trace. A call that takes one itself does so in all contexts, and is found in
+/// those where nothing can get in between.
+fn is_runqueue(name: *const c_char) -> bool {
+    // SAFETY: Not null, and the name of a live lock class.
+    let name = unsafe { CStr::from_char_ptr(name) };
+    name.to_bytes() == b"&rq->__lock"
+}
+
+/// How often the current task has left its CPU. What a preemption takes for it looks like its own.
+fn switches() -> c_ulong {
+    let (_, task) = here();
+    // SAFETY: The current task lives, and it alone writes to these when it leaves.
+    unsafe { (*task).nvcsw.wrapping_add((*task).nivcsw) }
+}
+
+/// To be called with the static name of a lock, or null for what disturbs a count.
 #[no_mangle]
 extern "C" fn nolocks_lock_taken(name: *const c_char) {
     let (cpu, task) = here();
@@ -86,7 +98,11 @@ extern "C" fn nolocks_lock_taken(name: *const c_char) {
     if RECORDER.cpu.load(Relaxed) != cpu {
         return;
     }
-    if RECORDER.task.load(Relaxed) != task || RECORDER.level.load(Relaxed) != level() {
+    if name.is_null()
+        || RECORDER.task.load(Relaxed) != task
+        || RECORDER.level.load(Relaxed) != level()
+        || RECORDER.preemptible.load(Relaxed) && is_runqueue(name)
+    {
         RECORDER.disturbed.store(true, Relaxed);
         return;
     }
@@ -97,10 +113,10 @@ extern "C" fn nolocks_lock_taken(name: *const c_char) {
 }
 
 /// The right to count: the probe is registered.
-struct Oracle(());
+pub(crate) struct Oracle(());
 
 impl Oracle {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         // SAFETY: Called by one case, which ends before it is called again.
         kernel::error::to_result(unsafe { nolocks_watch_locks() })?;
         Ok(Self(()))
@@ -109,18 +125,20 @@ impl Oracle {
     /// Calls `func`, and adds the locks that it took to `tally` unless it was disturbed.
     ///
     /// In any context, of a task that is pinned.
-    fn count<T>(&self, tally: &mut Tally, func: impl FnOnce() -> T) -> T {
+    pub(crate) fn count<T>(&self, tally: &mut Tally, func: impl FnOnce() -> T) -> T {
         let (cpu, task) = here();
 
         RECORDER.disturbed.store(false, Relaxed);
         RECORDER.taken.store(0, Relaxed);
         RECORDER.task.store(task, Relaxed);
         RECORDER.level.store(level(), Relaxed);
+        RECORDER.preemptible.store(preemptible(), Relaxed);
+        let before = switches();
         RECORDER.cpu.store(cpu, Relaxed);
         let value = func();
         RECORDER.cpu.store(OFF, Relaxed);
 
-        if !RECORDER.disturbed.load(Relaxed) {
+        if !RECORDER.disturbed.load(Relaxed) && switches() == before {
             let taken = RECORDER.taken.load(Relaxed);
             tally.calls += 1;
             tally.lost += taken.saturating_sub(TAKEN);
@@ -143,9 +161,9 @@ impl Drop for Oracle {
 ///
 /// # Invariants
 ///
-/// The names are null or those of live lock classes.
-struct Tally {
-    calls: usize,
+/// The names are null or live as long as the kernel's locks and this module's.
+pub(crate) struct Tally {
+    pub(crate) calls: usize,
     names: [(*const c_char, usize); NAMES],
     lost: usize,
 }
@@ -154,7 +172,7 @@ struct Tally {
 unsafe impl Send for Tally {}
 
 impl Tally {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             calls: 0,
             // INVARIANT: Null.
@@ -175,16 +193,16 @@ impl Tally {
         }
     }
 
-    fn iter(&self) -> impl Iterator<Item = (&CStr, usize)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&CStr, usize)> {
         self.names
             .iter()
             .filter(|(name, _)| !name.is_null())
-            // SAFETY: By the invariant the name is that of a live lock class.
+            // SAFETY: By the invariant the name is live.
             .map(|(name, n)| (unsafe { CStr::from_char_ptr(*name) }, *n))
     }
 
     /// Locks with a name that `wanted` says yes to; RCU's are no locks that anybody waits for.
-    fn locks(&self, wanted: impl Fn(&[u8]) -> bool) -> usize {
+    pub(crate) fn locks(&self, wanted: impl Fn(&[u8]) -> bool) -> usize {
         self.iter()
             .filter(|(name, _)| !is_rcu(name) && wanted(name.to_bytes()))
             .map(|(_, n)| n)
@@ -192,7 +210,32 @@ impl Tally {
             + self.lost
     }
 
-    fn print(&self, ctx: Context, api: Api, op: &str) {
+    /// An allocation or a free takes pcp->lock once where it may, and nothing where it may not.
+    pub(crate) fn check(&self, ctx: Context, op: &str, outcome: Outcome) -> Outcome {
+        let name = ctx.name();
+        let expected = if ctx.trylock_allowed() { self.calls } else { 0 };
+        let pcp = self.locks(is_pcp_lock);
+        let inner = self.locks(|name| ctx.trylock_allowed() && is_wait_lock(name));
+        let all = self.locks(|_| true);
+
+        self.print(ctx, Api::NoLocks, op);
+        outcome
+            .check(
+                self.calls >= CALLS,
+                fmt!(
+                    "{name}: {op} was undisturbed {} times of {CALLS}",
+                    self.calls
+                ),
+            )
+            .check(
+                pcp == expected && all == pcp + inner,
+                fmt!(
+                    "{name}: {op} tried pcp->lock {pcp} times of {expected}, and {all} locks in all"
+                ),
+            )
+    }
+
+    pub(crate) fn print(&self, ctx: Context, api: Api, op: &str) {
         let rcu: usize = self
             .iter()
             .filter(|(name, _)| is_rcu(name))
@@ -216,145 +259,16 @@ fn is_rcu(name: &CStr) -> bool {
     name.to_bytes().starts_with(b"rcu_")
 }
 
+/// `pcp->lock`, or the function that tries it.
+fn is_pcp_lock(name: &[u8]) -> bool {
+    name == match (NAMED, cfg!(CONFIG_PREEMPT_RT)) {
+        (true, _) => b"&pcp->lock".as_slice(),
+        (false, true) => b"rt_spin_trylock",
+        (false, false) => b"_raw_spin_trylock",
+    }
+}
+
 /// The raw lock inside every lock of PREEMPT_RT. A macro that initialises it leaves it this name.
-fn is_wait_lock(name: &[u8]) -> bool {
+pub(crate) fn is_wait_lock(name: &[u8]) -> bool {
     cfg!(CONFIG_PREEMPT_RT) && (name == b"_T->lock" || name.ends_with(b"wait_lock"))
-}
-
-/// An allocation and a free take pcp->lock once where they may, and nothing where they may not.
-pub(crate) fn locks(env: &Env) -> Result<Outcome> {
-    let oracle = match Oracle::new() {
-        Err(err) if err == EOPNOTSUPP => {
-            return Ok(Outcome::Skipped("nobody counts without CONFIG_LOCKDEP"));
-        }
-        oracle => oracle?,
-    };
-    let mut desk = Desk::new(WARM)?;
-    let mut outcome = Outcome::Passed;
-
-    for ctx in env.contexts() {
-        outcome = calibrate(&oracle, &mut desk, ctx, outcome)?;
-        outcome = measure(&oracle, &mut desk, ctx, outcome)?;
-        breathe();
-    }
-    Ok(desk.check(outcome))
-}
-
-/// Calls to be counted undisturbed, and the visits that this may take.
-const CALLS: usize = 32;
-const VISITS: usize = 100 * CALLS;
-/// Of mainline's refills, which are long enough to be disturbed often.
-const REFILLS: usize = 2;
-const WARM: usize = 4;
-
-/// The oracle must see one lock as one lock, and mainline's refill as more than one.
-fn calibrate(oracle: &Oracle, desk: &mut Desk, ctx: Context, outcome: Outcome) -> Result<Outcome> {
-    let known: Pin<KBox<RawSpinLock<()>>> =
-        KBox::pin_init(new_raw_spin_lock!((), "nolocks_known"), GFP_KERNEL)?;
-    let name = ctx.name();
-    let mut one = Tally::new();
-    let mut refill = Tally::new();
-    let mut obtained = 0;
-
-    for _ in 0..VISITS {
-        let _pinned = Pinned::new();
-        desk.site
-            .run(ctx, || oracle.count(&mut one, || drop(known.try_lock())));
-        if one.calls >= CALLS {
-            break;
-        }
-    }
-    for _ in 0..VISITS {
-        if refill.calls >= REFILLS || !Api::TryLock.is_legal(ctx) {
-            break;
-        }
-        let _pinned = Pinned::new();
-        // SAFETY: This is a task that may sleep.
-        unsafe { nolocks_drain_pcp_lists() };
-        desk.site.run(ctx, || {
-            let page = oracle.count(&mut refill, || {
-                Held::obtain_unmarked(Api::TryLock, NoLocksFlags::NONE)
-            });
-            obtained += usize::from(page.is_some());
-        });
-    }
-    refill.print(ctx, Api::TryLock, "refill");
-
-    let (ones, all) = (
-        one.locks(|name| name == b"nolocks_known"),
-        one.locks(|_| true),
-    );
-    Ok(outcome
-        .check(
-            one.calls >= CALLS && ones == one.calls && all == one.calls,
-            fmt!(
-                "{name}: {} known locks were counted as {ones} of {all}",
-                one.calls
-            ),
-        )
-        .check(
-            obtained == 0 || refill.locks(|_| true) > refill.calls,
-            fmt!("{name}: mainline's refill was seen to take no more than one lock"),
-        ))
-}
-
-fn measure(oracle: &Oracle, desk: &mut Desk, ctx: Context, outcome: Outcome) -> Result<Outcome> {
-    let mut outcome = outcome;
-    let mut alloc = Tally::new();
-    let mut free = Tally::new();
-
-    for _ in 0..VISITS {
-        if alloc.calls >= CALLS && free.calls >= CALLS {
-            break;
-        }
-        let _pinned = Pinned::new();
-        desk.warm(WARM)?;
-        let mut held = None;
-        let mut get = || {
-            oracle.count(&mut alloc, || {
-                Held::obtain_unmarked(Api::NoLocks, NoLocksFlags::NONE)
-            })
-        };
-        if ctx.trylock_allowed() {
-            desk.site.run(ctx, || held = get());
-        } else {
-            desk.site.run(ctx, || drop(get()));
-            // There has to be something to free.
-            held = Held::obtain_unmarked(Api::NoLocks, NoLocksFlags::NONE);
-        }
-        if held.is_some() {
-            desk.site
-                .run(ctx, || oracle.count(&mut free, || drop(held.take())));
-        }
-    }
-
-    for (op, tally) in [("alloc", &alloc), ("free", &free)] {
-        tally.print(ctx, Api::NoLocks, op);
-
-        let expected = if ctx.trylock_allowed() {
-            tally.calls
-        } else {
-            0
-        };
-        let pcp = tally.locks(|name| name == b"&pcp->lock");
-        let inner = tally.locks(|name| ctx.trylock_allowed() && is_wait_lock(name));
-        let all = tally.locks(|_| true);
-        outcome = outcome
-            .check(
-                tally.calls >= CALLS,
-                fmt!(
-                    "{}: {op} was undisturbed {} times of {CALLS}",
-                    ctx.name(),
-                    tally.calls
-                ),
-            )
-            .check(
-                pcp == expected && all == pcp + inner,
-                fmt!(
-                    "{}: {op} took pcp->lock {pcp} times of {expected}, and {all} locks in all",
-                    ctx.name()
-                ),
-            );
-    }
-    Ok(outcome)
 }

@@ -4,7 +4,9 @@
  * not exported.
  */
 #include <linux/cma.h>
+#include <linux/cpu.h>
 #include <linux/dma-map-ops.h>
+#include <linux/memcontrol.h>
 #include <linux/mm.h>
 
 #include "helpers.h"
@@ -28,6 +30,109 @@ bool nolocks_drain_pcp_lists(void)
 	return false;
 #endif
 }
+
+#ifdef CONFIG_HOTPLUG_CPU
+int nolocks_remove_cpu(unsigned int cpu)
+{
+	return remove_cpu(cpu);
+}
+
+int nolocks_add_cpu(unsigned int cpu)
+{
+	return add_cpu(cpu);
+}
+#else
+int nolocks_remove_cpu(unsigned int cpu)
+{
+	return -EOPNOTSUPP;
+}
+
+int nolocks_add_cpu(unsigned int cpu)
+{
+	return -EOPNOTSUPP;
+}
+#endif
+
+/*
+ * Uses all memory that can be had without reclaiming it, for a moment. Returns
+ * how many pages that were.
+ */
+u64 nolocks_use_memory(void)
+{
+	struct page *page, *next;
+	LIST_HEAD(pages);
+	u64 used = 0;
+
+	for (int order = MAX_PAGE_ORDER; order >= 0; order--) {
+		while ((page = alloc_pages(GFP_NOWAIT | __GFP_NOWARN, order))) {
+			set_page_private(page, order);
+			list_add(&page->lru, &pages);
+			used += 1 << order;
+			cond_resched();
+		}
+	}
+	list_for_each_entry_safe(page, next, &pages, lru) {
+		unsigned int order = page_private(page);
+
+		set_page_private(page, 0);
+		__free_pages(page, order);
+		cond_resched();
+	}
+	return used;
+}
+
+/* In all zones. */
+unsigned int nolocks_in_slots(unsigned int cpu)
+{
+	unsigned int n = 0;
+
+#ifdef CONFIG_PAGE_SLOTS
+	for (int nid = 0; nid < MAX_NUMNODES; nid++) {
+		if (!node_online(nid))
+			continue;
+		for (int i = 0; i < MAX_NR_ZONES; i++) {
+			struct zone *zone = &NODE_DATA(nid)->node_zones[i];
+			struct per_cpu_pages *pcp;
+
+			if (!populated_zone(zone))
+				continue;
+			pcp = per_cpu_ptr(zone->per_cpu_pageset, cpu);
+			for (int slot = 0; slot < PAGE_SLOTS_MAX; slot++)
+				n += !!READ_ONCE(pcp->slots[slot]);
+		}
+	}
+#endif
+	return n;
+}
+
+#ifdef CONFIG_MEMCG
+/* Charged to this task's memory cgroup; negative for the root's. */
+long nolocks_charged_pages(void)
+{
+	struct mem_cgroup *memcg;
+
+	guard(rcu)();
+	memcg = mem_cgroup_from_task(current);
+	return !memcg || mem_cgroup_is_root(memcg) ?
+		-1 : page_counter_read(&memcg->memory);
+}
+
+/* Each CPU may keep a batch for later that counts as charged. */
+long nolocks_charge_slack(void)
+{
+	return MEMCG_CHARGE_BATCH * num_online_cpus();
+}
+#else
+long nolocks_charged_pages(void)
+{
+	return -1;
+}
+
+long nolocks_charge_slack(void)
+{
+	return 0;
+}
+#endif
 
 #ifdef CONFIG_CMA
 /* One by one: only a page that was alone goes back through the pcp lists. */

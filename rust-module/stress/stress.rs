@@ -13,12 +13,19 @@ pub mod nolocks;
 
 mod api;
 mod cases;
+mod charged;
 mod cma;
 mod context;
+mod hotplug;
 mod ktap;
+mod locks;
 mod nested;
 mod oracle;
+mod storm;
+mod sysctl;
 mod threads;
+mod tick;
+mod vm;
 
 use cases::{
     Env,
@@ -52,6 +59,14 @@ module! {
             default: 0,
             description: "Pages to obtain in each context; 0: 220000",
         },
+        tick_seconds: u32 {
+            default: 0,
+            description: "How long pages are taken at a 4 ms tick; 0: 1",
+        },
+        hits: u32 {
+            default: 0,
+            description: "NMIs to hit each part of the slots' code; 0: 1000",
+        },
     },
 }
 
@@ -62,11 +77,14 @@ pub(crate) struct Config {
     pub(crate) seed: u64,
     pub(crate) mask: u32,
     pub(crate) pages: u64,
+    pub(crate) tick_seconds: u32,
+    pub(crate) hits: u32,
 }
 
 impl Config {
     const MAX_SECONDS: u32 = 24 * 60 * 60;
     const MAX_PAGES: u64 = 1 << 32;
+    const MAX_HITS: u32 = 1_000_000;
 
     fn from_parameters() -> Result<Self> {
         let seconds = module_parameters::seconds.value();
@@ -74,17 +92,20 @@ impl Config {
         let seed = module_parameters::seed.value();
         let mask = module_parameters::mask.value();
         let pages = module_parameters::pages.value();
+        let tick_seconds = module_parameters::tick_seconds.value();
+        let hits = module_parameters::hits.value();
         let all = (1 << CASES.len()) - 1;
         let cpus = threads::online_cpus();
         let max_threads = 16 * cpus.get();
 
-        if seconds > Self::MAX_SECONDS {
-            pr_err!(
-                "seconds={} is more than a day ({}): give less\n",
-                seconds,
-                Self::MAX_SECONDS
-            );
-            return Err(EINVAL);
+        for (name, value) in [("seconds", seconds), ("tick_seconds", tick_seconds)] {
+            if value > Self::MAX_SECONDS {
+                pr_err!(
+                    "{name}={value} is more than a day ({}): give less\n",
+                    Self::MAX_SECONDS
+                );
+                return Err(EINVAL);
+            }
         }
         if threads > max_threads {
             pr_err!(
@@ -112,12 +133,19 @@ impl Config {
             return Err(EINVAL);
         }
 
+        if hits > Self::MAX_HITS {
+            pr_err!("hits={} is more than {}: give less\n", hits, Self::MAX_HITS);
+            return Err(EINVAL);
+        }
+
         Ok(Self {
             seconds,
             threads: NonZero::new(threads).unwrap_or(cpus),
             seed: if seed == 0 { 1 } else { seed },
             mask: if mask == 0 { all } else { mask },
             pages: if pages == 0 { 220_000 } else { pages },
+            tick_seconds: if tick_seconds == 0 { 1 } else { tick_seconds },
+            hits: if hits == 0 { 1000 } else { hits },
         })
     }
 }

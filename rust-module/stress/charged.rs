@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Rule 8: a page charged to a memory cgroup is not left behind, wherever it is freed.
+
+use kernel::{
+    prelude::*,
+    time::{
+        Instant,
+        Monotonic, //
+    }, //
+};
+
+use crate::{
+    api::Held,
+    cases::{
+        Desk,
+        Env, //
+    },
+    context::{
+        breathe,
+        Context,
+        Pinned,
+        PATIENCE, //
+    },
+    ktap::Outcome,
+    vm::Events, //
+};
+
+extern "C" {
+    fn nolocks_charged_pages() -> c_long;
+    fn nolocks_charge_slack() -> c_long;
+    fn nolocks_drain_pcp_lists() -> bool;
+}
+
+/// Uncharging takes locks, so the worker has to do it unless the caller is preemptible, where it
+/// may.
+fn is_deferred(ctx: Context) -> bool {
+    !matches!(
+        (ctx, cfg!(CONFIG_PREEMPT_RT)),
+        (Context::Task, _) | (Context::Softirq, true)
+    )
+}
+
+/// Waits until `done` says so. False when it never did.
+fn wait_for(done: impl Fn() -> bool) -> bool {
+    let start = Instant::<Monotonic>::now();
+
+    while !done() {
+        if start.elapsed() > PATIENCE {
+            return false;
+        }
+        breathe();
+    }
+    true
+}
+
+pub(crate) fn charged(env: &Env) -> Result<Outcome> {
+    // SAFETY: Only reads this task's cgroup and its counter.
+    let charge = || unsafe { nolocks_charged_pages() };
+    // SAFETY: Only reads a number.
+    let slack = unsafe { nolocks_charge_slack() };
+    // More than the slack, or a charge that never comes back would not be seen.
+    let pages = 2 * slack as usize;
+    let mut desk = Desk::new(pages)?;
+    let mut outcome = Outcome::Passed;
+    let first = charge();
+
+    if first < 0 {
+        return Ok(Outcome::Skipped("the root's memory cgroup is not charged"));
+    }
+    for ctx in env.contexts() {
+        let _pinned = Pinned::new();
+        let name = ctx.name();
+
+        for _ in 0..pages {
+            desk.pile.push(Held::obtain_as_usual(true).ok_or(ENOMEM)?);
+        }
+        let charged = charge() - first;
+        let before = Events::now().deferred();
+        desk.free(ctx);
+        let deferred = Events::now().deferred() - before;
+
+        // Every drain frees what was left to the worker, but for what the worker has begun with.
+        // SAFETY: This is a task that may sleep.
+        unsafe { nolocks_drain_pcp_lists() };
+        let returned = wait_for(|| charge() - first <= slack);
+        pr_info!(
+            "# charged: context={name} pages={pages} charged={charged} deferred={deferred} left={}\n",
+            charge() - first
+        );
+        outcome = outcome
+            .check(
+                charged >= pages as c_long - slack,
+                fmt!("{name}: {charged} pages of {pages} were charged"),
+            )
+            .check(
+                !is_deferred(ctx) || deferred >= pages as u64,
+                fmt!("{name}: {deferred} pages of {pages} were left to the worker"),
+            )
+            .check(
+                returned,
+                fmt!(
+                    "{name}: {} pages are still charged, {slack} may be",
+                    charge() - first
+                ),
+            );
+    }
+    Ok(desk.check(outcome))
+}

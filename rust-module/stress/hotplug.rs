@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! CPUs and memory that go and come back while the others allocate.
+
+use kernel::{
+    prelude::*,
+    str::CString,
+    sync::{
+        atomic::{
+            ordering::Relaxed,
+            Atomic, //
+        },
+        SetOnce, //
+    }, //
+};
+
+use crate::{
+    api::{
+        Api,
+        CORRUPT, //
+    },
+    cases::{
+        beside,
+        Desk,
+        Env,
+        Stat,
+        DEPTH, //
+    },
+    context::Pinned,
+    ktap::Outcome,
+    threads,
+    vm::{
+        self,
+        Setting, //
+    }, //
+};
+
+extern "C" {
+    fn nolocks_remove_cpu(cpu: c_uint) -> c_int;
+    fn nolocks_add_cpu(cpu: c_uint) -> c_int;
+    fn nolocks_use_memory() -> u64;
+}
+
+/// What a CPU left in its slots, and what it has when it is back.
+#[derive(Clone, Copy)]
+struct Seen {
+    before: usize,
+    offline: usize,
+    back: usize,
+}
+
+/// A CPU that goes offline leaves no page in its slots, and has them full when it is back.
+pub(crate) fn cpu(env: &Env) -> Result<Outcome> {
+    const ROUNDS: usize = 3;
+    let cpus = threads::online_cpus().get();
+    let victim = threads::cpu_of(cpus - 1);
+    let seen = [const { SetOnce::new() }; ROUNDS];
+    let refused = Atomic::new(0);
+    let corrupt = CORRUPT.load(Relaxed);
+
+    if cpus < 2 {
+        return Ok(Outcome::Skipped("one CPU has to stay"));
+    }
+    let stat = beside(env, cpus - 1, &|| {
+        for round in &seen {
+            env.fill_slots()?;
+            let before = vm::in_slots(victim);
+            // SAFETY: This is a task that may sleep, on another CPU.
+            let err = unsafe { nolocks_remove_cpu(victim) };
+            if err != 0 {
+                refused.store(err, Relaxed);
+                return Ok(());
+            }
+            let offline = vm::in_slots(victim);
+            // SAFETY: As above.
+            kernel::error::to_result(unsafe { nolocks_add_cpu(victim) })?;
+            env.fill_slots()?;
+            round.populate(Seen {
+                before,
+                offline,
+                back: vm::in_slots(victim),
+            });
+        }
+        Ok(())
+    })?;
+    if let Some(nmi) = &env.nmi {
+        nmi.renew()?;
+    }
+
+    if refused.load(Relaxed) != 0 {
+        return Ok(Outcome::Skipped("the kernel takes no CPU offline here"));
+    }
+    let mut outcome = Outcome::Passed;
+    for seen in &seen {
+        let Seen {
+            before,
+            offline,
+            back,
+        } = seen.copy().ok_or(EINTR)?;
+        pr_info!("# cpu_hotplug: cpu={victim} before={before} offline={offline} back={back}\n");
+        outcome = outcome
+            .check(
+                before >= DEPTH && back >= DEPTH,
+                fmt!("{before} pages were in the slots before and {back} after"),
+            )
+            .check(
+                offline == 0,
+                fmt!("{offline} pages are in the slots of a CPU that is offline"),
+            );
+    }
+    Ok(check(outcome, "cpu_hotplug", stat, corrupt, cpus - 1))
+}
+
+/// What the others have seen, of whom there is none with one CPU.
+fn check(outcome: Outcome, name: &str, stat: Stat, corrupt: u64, cpus: u32) -> Outcome {
+    let corrupt = CORRUPT.load(Relaxed) - corrupt;
+
+    stat.print(name, Api::NoLocks);
+    outcome
+        .check(
+            stat.obtained != 0 || cpus < 2,
+            fmt!("the others obtained {} pages", stat.obtained),
+        )
+        .check(
+            corrupt == 0,
+            fmt!("{corrupt} pages lost their owner's mark"),
+        )
+}
+
+/// Blocks of memory go offline, which needs every page of theirs back, from the slots too.
+pub(crate) fn memory(env: &Env) -> Result<Outcome> {
+    /// How many have to go and come back.
+    const WANTED: u32 = 2;
+    /// More than these machines have.
+    const BLOCKS: u32 = 64;
+    const ROUNDS: u32 = 3;
+    let corrupt = CORRUPT.load(Relaxed);
+    let cpus = threads::online_cpus().get();
+    let mut blocks = KVVec::new();
+    let (tried, gone, lost) = (Atomic::new(0u32), Atomic::new(0u32), Atomic::new(0u32));
+
+    // From the end, where the kernel's own pages are few.
+    for block in (0..BLOCKS).rev() {
+        let path = CString::try_from_fmt(fmt!("/sys/devices/system/memory/memory{block}/state"))?;
+        match Setting::open(&path) {
+            Ok(state) => blocks.push(state, GFP_KERNEL)?,
+            Err(err) if err == ENOENT => (),
+            Err(err) => return Err(err),
+        }
+    }
+    if blocks.is_empty() || cfg!(CONFIG_ARM64) {
+        return Ok(Outcome::Skipped(
+            "no memory can go offline here, as none of what an arm64 was booted with",
+        ));
+    }
+    let stat = beside(env, cpus, &|| {
+        for _ in 0..ROUNDS {
+            for block in &blocks {
+                if gone.load(Relaxed) >= WANTED {
+                    return Ok(());
+                }
+                tried.add(1, Relaxed);
+                env.fill_slots()?;
+                // Refused where a page is somebody's who cannot do without, as the others' are.
+                if block.write(b"offline").is_ok() {
+                    gone.add(1, Relaxed);
+                    if block.write(b"online").is_err() {
+                        lost.add(1, Relaxed);
+                    }
+                }
+            }
+        }
+        Ok(())
+    })?;
+    let (tried, gone, lost) = (tried.load(Relaxed), gone.load(Relaxed), lost.load(Relaxed));
+    pr_info!("# memory_hotplug: tried={tried} offline={gone} lost={lost}\n");
+    let outcome = Outcome::Passed
+        .check(
+            gone >= WANTED,
+            fmt!("{gone} blocks of {WANTED} went offline, in {tried} attempts"),
+        )
+        .check(lost == 0, fmt!("{lost} blocks did not come back"));
+    Ok(check(outcome, "memory_hotplug", stat, corrupt, cpus))
+}
+
+/// With memory used up to the last watermark there may be NULL, and nothing worse; afterwards every
+/// context has its burst again.
+pub(crate) fn pressure(env: &Env) -> Result<Outcome> {
+    const ROUNDS: u32 = 2;
+    let corrupt = CORRUPT.load(Relaxed);
+    let cpus = threads::online_cpus().get();
+    let used = Atomic::new(0u64);
+
+    let stat = beside(env, cpus, &|| {
+        for _ in 0..ROUNDS {
+            // SAFETY: This is a task that may sleep.
+            used.store(unsafe { nolocks_use_memory() }, Relaxed);
+        }
+        Ok(())
+    })?;
+    pr_info!("# pressure: used={} pages\n", used.load(Relaxed));
+
+    let mut desk = Desk::new(DEPTH)?;
+    let mut outcome = Outcome::Passed;
+    for ctx in env.contexts() {
+        let _pinned = Pinned::new();
+        env.fill_slots()?;
+        let obtained = desk.visit(ctx, Api::NoLocks, DEPTH);
+        outcome = outcome.check(
+            obtained == DEPTH,
+            fmt!(
+                "{}: {obtained} pages in a burst of {DEPTH} afterwards",
+                ctx.name()
+            ),
+        );
+    }
+    let outcome = desk
+        .check(outcome)
+        .check(used.load(Relaxed) != 0, fmt!("no memory was used"));
+    Ok(check(outcome, "pressure", stat, corrupt, cpus))
+}
