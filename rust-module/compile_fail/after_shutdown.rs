@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Must fail: borrow of moved value: `queue`
+
+use kernel::prelude::*;
+
+#[allow(dead_code)]
+#[path = "../nolocks/mod.rs"]
+pub mod nolocks;
+#[allow(dead_code)]
+#[path = "../queue/mod.rs"]
+pub mod queue;
+
+use queue::*;
+
+/// Never called, but compiled.
+#[no_mangle]
+fn nolocks_compile_fail() -> Result {
+    let queue = BulkQueue::new(c"nolocks")?;
+    // Twin: queue.barrier();
+    drop(queue);
+    let _ = queue.push_headless(KBox::new(1u64, GFP_KERNEL)?);
+    Ok(())
+}

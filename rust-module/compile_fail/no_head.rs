@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Must fail: the trait bound `u64: HasBulkHead` is not satisfied
+
+use kernel::prelude::*;
+
+#[allow(dead_code)]
+#[path = "../nolocks/mod.rs"]
+pub mod nolocks;
+#[allow(dead_code)]
+#[path = "../queue/mod.rs"]
+pub mod queue;
+
+use queue::*;
+
+/// Never called, but compiled.
+#[no_mangle]
+fn nolocks_compile_fail() -> Result {
+    let queue = BulkQueue::new(c"nolocks")?;
+    // Twin: let _ = queue.push_headless(KBox::new(1u64, GFP_KERNEL)?);
+    let _ = queue.push(KBox::new(1u64, GFP_KERNEL)?);
+    Ok(())
+}

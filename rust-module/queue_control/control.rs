@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Deliberate bugs, one for each boot, to show that the queue's tests would see them.
+//!
+//! The readers, or the queue itself, must report each of them. Of no other use.
+
+use kernel::{
+    bindings,
+    prelude::*,
+    sync::atomic::ordering::Relaxed, //
+};
+
+#[path = "../nolocks/mod.rs"]
+pub mod nolocks;
+#[path = "../queue/mod.rs"]
+pub mod queue;
+
+// What is under test here; the rest of the stress module is not needed.
+#[allow(dead_code)]
+#[path = "../stress/context.rs"]
+mod context;
+#[allow(dead_code)]
+#[path = "../queue_stress/node.rs"]
+mod node;
+#[path = "../queue_stress/readers.rs"]
+mod readers;
+#[path = "../stress/threads.rs"]
+mod threads;
+
+use context::Context;
+use node::{
+    Boxed,
+    How,
+    Node,
+    Origin,
+    Watched, //
+};
+use queue::{
+    Accepts,
+    Object,
+    Policy,
+    Queue, //
+};
+
+module! {
+    type: Control,
+    name: "nolocks_queue_control",
+    authors: ["The nolocks authors"],
+    description: "Deliberate bugs that the tests of the bulk queue must report",
+    license: "GPL",
+    params: {
+        control: u32 {
+            default: 0,
+            description: "1 objects freed before the grace period, 2 one pushed twice to blocks, 3 one pushed twice by its head",
+        },
+    },
+}
+
+struct Control;
+
+impl kernel::Module for Control {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
+        match module_parameters::control.value() {
+            1 => freed_too_early()?,
+            2 => pushed_twice(How::Headless)?,
+            3 => pushed_twice(How::Push)?,
+            control => {
+                pr_err!("control={control} is no control: give control=1 to control=3\n");
+                return Err(EINVAL);
+            }
+        }
+        Ok(Self)
+    }
+}
+
+/// Never waits.
+struct Hasty(());
+
+// SAFETY: It is not safe. That is the bug.
+unsafe impl Policy for Hasty {
+    const DESTROYS: bool = false;
+
+    fn elapsed(_snapshot: bindings::rcu_gp_seq) -> bool {
+        true
+    }
+
+    unsafe fn destroy(object: Object) {
+        // SAFETY: By the safety requirements, which are the same.
+        unsafe { Watched::destroy(object) }
+    }
+}
+
+// SAFETY: Dropping a node does nothing.
+unsafe impl Accepts<Node> for Hasty {}
+
+fn freed_too_early() -> Result {
+    const WRITES: usize = 1 << 14;
+    const ROUNDS: usize = 50;
+    let queue = Queue::<Hasty>::new(c"nolocks_queue_control")?;
+    // No vmalloc: a reader who is late would fault.
+    let choice = readers::Choice {
+        contexts: &[Context::Task],
+        origins: &[Origin::Kmalloc],
+        seed: 1,
+    };
+
+    // A reader has to be at the right place, which may take a while.
+    for _ in 0..ROUNDS {
+        let tally = readers::run(&queue, &choice, WRITES)?;
+        let (reads, stale) = (tally.reads.load(Relaxed), tally.stale.load(Relaxed));
+
+        pr_info!("control 1: {stale} of {reads} reads met a freed object\n");
+        if kernel::warn_on!(stale != 0) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn pushed_twice(how: How) -> Result {
+    let queue = Queue::<Watched>::new(c"nolocks_queue_control")?;
+    let node = Boxed::new(Origin::Kmalloc)?.into_raw();
+
+    // Lists only, where the head is to tell.
+    Watched::fail((how == How::Push).then_some(0), how == How::Push);
+    for _ in 0..2 {
+        // SAFETY: The second time it is not safe. That is the bug.
+        let _ = unsafe { Boxed::from_raw(node) }.push(&queue, how);
+    }
+    queue.barrier();
+    pr_info!("control: {:?}\n", queue.stats());
+    Ok(())
+}

@@ -1,0 +1,788 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The cases, in the order of the bits of `mask`.
+
+use core::mem::MaybeUninit;
+
+use kernel::{
+    bindings,
+    page::{
+        Page,
+        PAGE_SIZE, //
+    },
+    prelude::*,
+    sync::atomic::{
+        ordering::Relaxed,
+        Atomic, //
+    },
+    time::{
+        delay::fsleep,
+        Delta,
+        Instant,
+        Monotonic, //
+    }, //
+};
+
+use crate::{
+    context::{
+        breathe,
+        level,
+        send_nmi,
+        Context,
+        Nmi,
+        Nmis,
+        Pinned,
+        Site, //
+    },
+    ktap::{
+        Case,
+        Outcome, //
+    },
+    locks,
+    node::{
+        Boxed,
+        How,
+        Origin,
+        Watched,
+        CORRUPT,
+        FREED, //
+    },
+    nolocks::slots::PageSlots,
+    queue::{
+        BulkQueue,
+        DropQueue,
+        Queue,
+        Stats,
+        CAPACITY, //
+    },
+    readers,
+    threads,
+    Config, //
+};
+
+const NAME: &CStr = c"nolocks_queue_stress";
+
+/// All cases, the first with bit 0.
+pub(crate) const CASES: [Case<Env>; 23] = [
+    ("task", |env| context(env, Context::Task)),
+    ("raw_irqsave", |env| context(env, Context::RawIrqsave)),
+    ("raw", |env| context(env, Context::Raw)),
+    ("preempt_off", |env| context(env, Context::PreemptOff)),
+    ("softirq", |env| context(env, Context::Softirq)),
+    ("hardirq", |env| context(env, Context::Hardirq)),
+    ("nmi", |env| context(env, Context::Nmi)),
+    ("pi_lock", |env| context(env, Context::PiLock)),
+    ("peak", peak),
+    ("readers", readers_and_writers),
+    ("nested_nmi", nested_nmi),
+    ("boxes", boxes),
+    ("destructors", destructors),
+    ("mightsleep", mightsleep),
+    ("no_memory", no_memory),
+    ("full", drained_when_full),
+    ("time", drained_by_time),
+    ("shrinker", shrinker),
+    ("barrier", barrier),
+    ("drop_in_flight", drop_in_flight),
+    ("cpu_offline", cpu_offline),
+    ("locks", locks::locks),
+    ("ledger", ledger),
+];
+
+/// What the cases share.
+pub(crate) struct Env {
+    pub(crate) config: Config,
+    nmi: Option<Nmi>,
+}
+
+impl Env {
+    pub(crate) fn new(config: Config) -> Result<Self> {
+        let nmi = match Nmi::new() {
+            Ok(nmi) => Some(nmi),
+            Err(err) if err == EOPNOTSUPP => None,
+            Err(err) => return Err(err),
+        };
+        Ok(Self { config, nmi })
+    }
+
+    /// The contexts that this machine can enter.
+    pub(crate) fn contexts(&self) -> impl Iterator<Item = Context> + Clone + '_ {
+        Context::ALL.into_iter().filter(|ctx| self.can_enter(*ctx))
+    }
+
+    /// Those where a push need not be a try.
+    fn ordinary_contexts() -> impl Iterator<Item = Context> {
+        Context::ALL.into_iter().filter(|ctx| *ctx != Context::Nmi)
+    }
+
+    /// Fills the slots of all CPUs again.
+    pub(crate) fn fill_slots(&self) -> Result {
+        PageSlots::register(1).map(drop)
+    }
+
+    fn can_enter(&self, ctx: Context) -> bool {
+        ctx != Context::Nmi || self.nmi.is_some()
+    }
+}
+
+/// One task's means to push everywhere.
+pub(crate) struct Desk {
+    pub(crate) site: Pin<KBox<Site>>,
+    warmer: KVVec<Page>,
+}
+
+impl Desk {
+    pub(crate) fn new(room: usize) -> Result<Self> {
+        Ok(Self {
+            site: KBox::pin_init(Site::new(), GFP_KERNEL)?,
+            warmer: KVVec::with_capacity(2 * room, GFP_KERNEL)?,
+        })
+    }
+
+    /// Leaves pages on this CPU's lists, twice as many as needed. To be called [`Pinned`].
+    pub(crate) fn warm(&mut self, n: usize) -> Result {
+        for _ in 0..2 * n {
+            self.warmer
+                .push_within_capacity(Page::alloc_page(GFP_KERNEL)?)?;
+        }
+        self.warmer.clear();
+        Ok(())
+    }
+
+    /// Pushes a node in `ctx`, and returns it if it came back.
+    fn push(&self, ctx: Context, queue: &Queue<Watched>, how: How, node: Boxed) -> Option<Boxed> {
+        let mut node = Some(node);
+        let _pinned = Pinned::new();
+
+        self.site.run(ctx, || {
+            node = node.take().and_then(|node| node.push(queue, how))
+        });
+        node
+    }
+
+    pub(crate) fn check(&self, outcome: Outcome) -> Outcome {
+        let strays = self.site.strays();
+        outcome.check(
+            strays == 0,
+            fmt!("{strays} visits were not in the context asked for"),
+        )
+    }
+}
+
+/// Now and then an object that `vfree()` has to free.
+fn origin(nth: usize) -> Origin {
+    match nth % 32 {
+        0 => Origin::Vmalloc,
+        _ => Origin::Kmalloc,
+    }
+}
+
+/// Pushes objects with a head, which cannot come back, in the context of the caller.
+fn push_all(queue: &Queue<Watched>, objects: usize) -> Result {
+    for _ in 0..objects {
+        let _ = Boxed::new(Origin::Kmalloc)?.push(queue, How::Push);
+    }
+    Ok(())
+}
+
+/// Of all that was pushed, every object was freed, once.
+struct Ledger {
+    freed: u64,
+    corrupt: u64,
+}
+
+impl Ledger {
+    fn open() -> Self {
+        Self {
+            freed: FREED.load(Relaxed),
+            corrupt: CORRUPT.load(Relaxed),
+        }
+    }
+
+    fn close(&self, outcome: Outcome, queued: u64) -> Outcome {
+        let freed = FREED.load(Relaxed) - self.freed;
+        let corrupt = CORRUPT.load(Relaxed) - self.corrupt;
+
+        outcome
+            .check(freed == queued, fmt!("{freed} freed of {queued} queued"))
+            .check(corrupt == 0, fmt!("{corrupt} objects were freed twice"))
+    }
+}
+
+/// The queue's own books agree with ours.
+fn check_stats(outcome: Outcome, stats: Stats, queued: u64, returned: u64) -> Outcome {
+    outcome.check(
+        stats.pushed == queued
+            && stats.freed == queued
+            && stats.returned == returned
+            && stats.twice == 0,
+        fmt!("queued={queued} returned={returned}, but {stats:?}"),
+    )
+}
+
+fn context(env: &Env, ctx: Context) -> Result<Outcome> {
+    if !env.can_enter(ctx) {
+        return Ok(Outcome::Skipped("no NMI can be sent on this machine"));
+    }
+
+    let ledger = Ledger::open();
+    let queue = Queue::<Watched>::new(NAME)?;
+    let mut desk = Desk::new(1)?;
+    let mut outcome = Outcome::Passed;
+    let (mut all_queued, mut all_returned) = (0, 0);
+    let batch = ctx.chunk(64);
+    let mut nodes = KVVec::with_capacity(batch, GFP_KERNEL)?;
+    let mut back = KVVec::with_capacity(batch, GFP_KERNEL)?;
+
+    for how in How::ALL.into_iter().filter(|how| how.is_legal(ctx)) {
+        for origin in Origin::ALL {
+            let share = if origin == Origin::Kmalloc { 1 } else { 16 };
+            let (mut attempts, mut returned) = (0, 0);
+
+            while attempts < (env.config.objects / share) as u64 {
+                while nodes.len() < batch {
+                    nodes.push_within_capacity(Boxed::new(origin)?)?;
+                }
+                let _pinned = Pinned::new();
+                match ctx.trylock_allowed() {
+                    true => desk.warm(1)?,
+                    false => env.fill_slots()?,
+                }
+                desk.site.run(ctx, || {
+                    while let Some(node) = nodes.pop() {
+                        if let Some(node) = node.push(&queue, how) {
+                            // There is room for all.
+                            let _ = back.push_within_capacity(node);
+                        }
+                    }
+                });
+                attempts += batch as u64;
+                returned += back.len() as u64;
+                // Nobody has ever read them.
+                back.clear();
+                breathe();
+            }
+            let queued = attempts - returned;
+            pr_info!(
+                "# queue: context={} api={} origin={} attempts={attempts} queued={queued} returned={returned}\n",
+                ctx.name(),
+                how.name(),
+                origin.name()
+            );
+            // What is tried may fail.
+            let promised = how != How::Try && !env.config.fail;
+            outcome = outcome
+                .check(
+                    returned == 0 || !promised,
+                    fmt!("{returned} objects came back from {}", how.name()),
+                )
+                .check(queued != 0, fmt!("{} never queued one", how.name()));
+            all_queued += queued;
+            all_returned += returned;
+        }
+    }
+    queue.barrier();
+    outcome = check_stats(outcome, queue.stats(), all_queued, all_returned);
+    outcome = ledger.close(outcome, all_queued);
+    drop(queue);
+    Ok(desk.check(ledger.close(outcome, all_queued)))
+}
+
+/// All CPUs push as fast as they can, and nobody waits for the queue.
+fn peak(env: &Env) -> Result<Outcome> {
+    /// The bulk of a run.
+    const SHARE: usize = 256;
+    /// One of so many may find no block.
+    const RARE: u64 = 100_000;
+    let cpus = threads::online_cpus().get();
+    let each = env.config.objects * SHARE / cpus as usize;
+    let queued = each as u64 * u64::from(cpus);
+    let ledger = Ledger::open();
+    let queue = Queue::<Watched>::new(NAME)?;
+    let start = Instant::<Monotonic>::now();
+
+    threads::run(cpus, &|_| {
+        for _ in 0..each / CAPACITY {
+            push_all(&queue, CAPACITY)?;
+            breathe();
+        }
+        push_all(&queue, each % CAPACITY)
+    })?;
+    let ms = (Instant::now() - start).as_millis();
+    queue.barrier();
+
+    let stats = queue.stats();
+    pr_info!(
+        "# peak: cpus={cpus} pushed={} listed={} ms={ms}\n",
+        stats.pushed,
+        stats.listed
+    );
+    let outcome = check_stats(Outcome::Passed, stats, queued, 0).check(
+        stats.listed <= queued / RARE || env.config.fail,
+        fmt!("{} of {queued} objects found no block", stats.listed),
+    );
+    Ok(ledger.close(outcome, queued))
+}
+
+fn readers_and_writers(env: &Env) -> Result<Outcome> {
+    // The slow ones now and then.
+    const ORIGINS: [Origin; 8] = {
+        let mut origins = [Origin::Kmalloc; 8];
+        origins[0] = Origin::Vmalloc;
+        origins[1] = Origin::KVmalloc;
+        origins
+    };
+    let mut contexts = KVec::new();
+    let mut outcome = Outcome::Passed;
+
+    for ctx in env.contexts() {
+        contexts.push(ctx, GFP_KERNEL)?;
+    }
+    let choice = readers::Choice {
+        contexts: &contexts,
+        origins: &ORIGINS,
+        seed: env.config.seed,
+    };
+    // Of blocks, and of lists.
+    for memory in [true, false] {
+        let ledger = Ledger::open();
+        let queue = Queue::<Watched>::new(NAME)?;
+
+        Watched::fail((!memory).then_some(0), !memory);
+        let tally = readers::run(&queue, &choice, env.config.objects)?;
+        Watched::fail(None, false);
+        queue.barrier();
+
+        let stats = queue.stats();
+        let (queued, returned) = (tally.queued.load(Relaxed), tally.returned.load(Relaxed));
+        let (reads, stale) = (tally.reads.load(Relaxed), tally.stale.load(Relaxed));
+        let strays = tally.strays.load(Relaxed);
+        pr_info!("# readers: reads={reads} stale={stale} {stats:?}\n");
+        outcome = ledger
+            .close(check_stats(outcome, stats, queued, returned), queued)
+            .check(
+                stale == 0,
+                fmt!("{stale} of {reads} reads met a freed object"),
+            )
+            .check(reads != 0 && queued != 0, fmt!("nothing was tested"))
+            .check(
+                strays == 0,
+                fmt!("{strays} visits were not in the context asked for"),
+            );
+    }
+    Ok(outcome)
+}
+
+/// NMIs push while what they interrupt pushes, and may hold the lock.
+fn nested_nmi(env: &Env) -> Result<Outcome> {
+    const BATCH: usize = 8;
+    if env.nmi.is_none() {
+        return Ok(Outcome::Skipped("no NMI can be sent on this machine"));
+    }
+    if threads::online_cpus().get() < 2 {
+        return Ok(Outcome::Skipped("there is one CPU only"));
+    }
+
+    let ledger = Ledger::open();
+    let queue = Queue::<Watched>::new(NAME)?;
+    let over = Atomic::new(false);
+    let queued = Atomic::new(0u64);
+    let returned = Atomic::new(0u64);
+
+    threads::run(2, &|nth| {
+        if nth == 0 {
+            while !over.load(Relaxed) {
+                push_all(&queue, 1)?;
+                queued.add(1, Relaxed);
+                breathe();
+            }
+            return Ok(());
+        }
+        let mut nodes = KVec::with_capacity(BATCH, GFP_KERNEL)?;
+        let mut back = KVec::with_capacity(BATCH, GFP_KERNEL)?;
+        let cpu = threads::cpu_of(0);
+        let _nmis = Nmis::new(cpu);
+        for _ in 0..env.config.objects / BATCH {
+            while nodes.len() < BATCH {
+                nodes.push_within_capacity(Boxed::new(Origin::Kmalloc)?)?;
+            }
+            let answered = send_nmi(cpu, &mut |_| {
+                while let Some(node) = nodes.pop() {
+                    match node.push(&queue, How::Try) {
+                        None => queued.add(1, Relaxed),
+                        // There is room for all.
+                        Some(node) => drop(back.push_within_capacity(node)),
+                    }
+                }
+            });
+            if !answered {
+                over.store(true, Relaxed);
+                return Err(ETIMEDOUT);
+            }
+            returned.add(back.len() as u64, Relaxed);
+            back.clear();
+            breathe();
+        }
+        over.store(true, Relaxed);
+        Ok(())
+    })?;
+    queue.barrier();
+
+    let (queued, returned) = (queued.load(Relaxed), returned.load(Relaxed));
+    pr_info!("# nested: queued={queued} returned={returned}\n");
+    let outcome = check_stats(Outcome::Passed, queue.stats(), queued, returned);
+    Ok(ledger.close(outcome, queued))
+}
+
+/// Every box there is, with memory of every sort.
+fn boxes(env: &Env) -> Result<Outcome> {
+    /// More than `kmalloc()` gives, so that a `KVBox` has to be elsewhere.
+    type Huge = [MaybeUninit<u8>; bindings::KMALLOC_MAX_SIZE as usize + 1];
+    /// More than a slab is for.
+    type Large = [u64; 4 * PAGE_SIZE / size_of::<u64>()];
+    const ROUNDS: u64 = 100;
+    let queue = BulkQueue::new(NAME)?;
+    let mut returned = 0;
+
+    for n in 0..ROUNDS {
+        // SAFETY: Any bytes will do.
+        let huge = unsafe { KVBox::<Huge>::new_uninit(GFP_KERNEL)?.assume_init() };
+        let large = KBox::<Large>::zeroed(GFP_KERNEL)?;
+
+        for is_queued in [
+            queue.push_headless(KBox::new(n, GFP_KERNEL)?).is_ok(),
+            queue.push_headless(KBox::pin(n, GFP_KERNEL)?).is_ok(),
+            queue.push_headless(VBox::new(n, GFP_KERNEL)?).is_ok(),
+            queue.push_headless(KVBox::new(n, GFP_KERNEL)?).is_ok(),
+            queue.push_headless(large).is_ok(),
+            queue.push_headless(huge).is_ok(),
+        ] {
+            returned += u64::from(!is_queued);
+        }
+    }
+    queue.barrier();
+    let outcome = check_stats(
+        Outcome::Passed,
+        queue.stats(),
+        6 * ROUNDS - returned,
+        returned,
+    );
+    Ok(outcome.check(
+        returned == 0 || env.config.fail,
+        fmt!("{returned} objects came back in a task"),
+    ))
+}
+
+static DESTROYED: Atomic<u64> = Atomic::new(0);
+static DESTROYED_ELSEWHERE: Atomic<u64> = Atomic::new(0);
+
+/// Owns memory that only its destructor frees.
+struct Owner(KBox<u64>);
+
+impl Owner {
+    fn new() -> Result<Self> {
+        Ok(Self(KBox::new(1, GFP_KERNEL)?))
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        DESTROYED.add(*self.0, Relaxed);
+        if level() != 0 {
+            DESTROYED_ELSEWHERE.add(1, Relaxed);
+        }
+        kernel::task::might_sleep();
+    }
+}
+
+/// Objects that own others, whose destructors run in a task whatever the context of the push.
+fn destructors(env: &Env) -> Result<Outcome> {
+    let queue = DropQueue::<Owner>::new(NAME)?;
+    let desk = Desk::new(1)?;
+    let before = DESTROYED.load(Relaxed);
+    let mut made = 2;
+
+    for ctx in env.contexts() {
+        for _ in 0..env.config.objects / 16 {
+            let mut owner = Some(KBox::new(Owner::new()?, GFP_KERNEL)?);
+            let _pinned = Pinned::new();
+            desk.site.run(ctx, || {
+                owner = owner.take().and_then(|owner| match ctx {
+                    Context::Nmi => queue.try_push(owner).err(),
+                    _ => queue.push_headless(owner).err(),
+                });
+            });
+            made += 1;
+            // What came back is destroyed here.
+            breathe();
+        }
+    }
+    queue.push_mightsleep(KBox::pin(Owner::new()?, GFP_KERNEL)?);
+    queue.push_mightsleep(VBox::new(Owner::new()?, GFP_KERNEL)?);
+    queue.barrier();
+
+    let destroyed = DESTROYED.load(Relaxed) - before;
+    let elsewhere = DESTROYED_ELSEWHERE.load(Relaxed);
+    let stats = queue.stats();
+    pr_info!("# destructors: made={made} run={destroyed} {stats:?}\n");
+    let outcome = check_stats(
+        desk.check(Outcome::Passed),
+        stats,
+        made - stats.returned,
+        stats.returned,
+    );
+    Ok(outcome
+        .check(
+            destroyed == made,
+            fmt!("{destroyed} destructors were run for {made} objects"),
+        )
+        .check(elsewhere == 0, fmt!("{elsewhere} of them not in a task")))
+}
+
+/// Without memory for a block, a task waits for a grace period.
+fn mightsleep(_env: &Env) -> Result<Outcome> {
+    const OBJECTS: u64 = 20;
+    let queue = Queue::<Watched>::new(NAME)?;
+    let mut early = 0;
+
+    Watched::fail(Some(0), true);
+    for _ in 0..OBJECTS {
+        let Boxed::Kmalloc(node) = Boxed::new(Origin::Kmalloc)? else {
+            return Err(EINVAL);
+        };
+        let mut snapshot = Default::default();
+        // SAFETY: Writes to the local.
+        unsafe { bindings::get_state_synchronize_rcu_full(&mut snapshot) };
+        queue.push_mightsleep(node);
+        // SAFETY: Reads the local.
+        early += u64::from(!unsafe { bindings::poll_state_synchronize_rcu_full(&mut snapshot) });
+    }
+    Watched::fail(None, false);
+    Ok(
+        check_stats(Outcome::Passed, queue.stats(), 0, OBJECTS).check(
+            early == 0,
+            fmt!("{early} were freed before a grace period was over"),
+        ),
+    )
+}
+
+/// None of the blocks can be had; and then, run by run, all but one.
+fn no_memory(_env: &Env) -> Result<Outcome> {
+    /// Where time is worth more than another run.
+    const RUNS: u64 = 64;
+    let desk = Desk::new(1)?;
+    let mut outcome = Outcome::Passed;
+
+    for run in 0..RUNS {
+        Watched::fail(Some(run.saturating_sub(1)), run == 0);
+        let ledger = Ledger::open();
+        let queue = Queue::<Watched>::new(NAME)?;
+        let (mut queued, mut returned, mut headed) = (0, 0, 0);
+
+        for ctx in Env::ordinary_contexts() {
+            for n in 0..CAPACITY / 2 {
+                let how = [How::Push, How::Headless][n % 2];
+                let back = desk.push(ctx, &queue, how, Boxed::new(origin(n))?);
+                returned += u64::from(back.is_some());
+                queued += u64::from(back.is_none());
+                headed += u64::from(how == How::Push);
+                breathe();
+            }
+        }
+        let asked = Watched::asked();
+        Watched::fail(None, false);
+        queue.barrier();
+        let stats = queue.stats();
+        outcome = check_stats(ledger.close(outcome, queued), stats, queued, returned);
+        if run == 0 {
+            pr_info!("# no memory: {stats:?}\n");
+            outcome = outcome.check(
+                queued == headed && stats.listed == headed,
+                fmt!("{headed} objects with a head, but {stats:?}"),
+            );
+        } else if asked <= run {
+            // There is no other one that could fail.
+            pr_info!("# no memory: {run} blocks, of which one failed in each run\n");
+            break;
+        }
+    }
+    Ok(desk.check(outcome))
+}
+
+/// Waits for the queue to come by itself. One that never does is a hang, and reported as such.
+fn wait_until_freed(queue: &Queue<Watched>, objects: u64) -> Stats {
+    loop {
+        let stats = queue.stats();
+        if stats.freed >= objects {
+            return stats;
+        }
+        fsleep(Delta::from_millis(10));
+    }
+}
+
+/// A full block is drained although nobody asks and nothing is old.
+fn drained_when_full(_env: &Env) -> Result<Outcome> {
+    let ledger = Ledger::open();
+    let queue = Queue::<Watched>::new(NAME)?;
+    {
+        // All in one shard.
+        let _pinned = Pinned::new();
+        push_all(&queue, CAPACITY)?;
+    }
+    let stats = wait_until_freed(&queue, CAPACITY as u64);
+    let outcome = Outcome::Passed.check(
+        stats.full == 1 && stats.aged == 0,
+        fmt!("one block was full, but {stats:?}"),
+    );
+    Ok(ledger.close(outcome, CAPACITY as u64))
+}
+
+/// A block with one object is drained when that is old.
+fn drained_by_time(_env: &Env) -> Result<Outcome> {
+    let ledger = Ledger::open();
+    let queue = Queue::<Watched>::new(NAME)?;
+
+    push_all(&queue, 1)?;
+    let stats = wait_until_freed(&queue, 1);
+    let outcome = Outcome::Passed.check(
+        stats.full == 0 && stats.aged == 1,
+        fmt!("one object was old, but {stats:?}"),
+    );
+    Ok(ledger.close(outcome, 1))
+}
+
+/// What the kernel calls when memory is short.
+fn shrinker(_env: &Env) -> Result<Outcome> {
+    const OBJECTS: usize = 10;
+    let ledger = Ledger::open();
+    let queue = Queue::<Watched>::new(NAME)?;
+
+    push_all(&queue, OBJECTS)?;
+    let shrunk = queue.shrink();
+    wait_until_freed(&queue, OBJECTS as u64);
+    // The drain that freed them gives the block back as its last act.
+    queue.barrier();
+    let spares = queue.shrink();
+    let outcome = Outcome::Passed
+        .check(
+            shrunk >= OBJECTS,
+            fmt!("{shrunk} of {OBJECTS} objects could be hurried"),
+        )
+        .check(
+            spares != 0 && queue.shrink() == 0,
+            fmt!("{spares} blocks were given back"),
+        );
+    Ok(ledger.close(outcome, OBJECTS as u64))
+}
+
+/// After a barrier nothing is left of what was pushed before, whoever else pushes.
+fn barrier(env: &Env) -> Result<Outcome> {
+    const ROUNDS: usize = 20;
+    let ledger = Ledger::open();
+    let queue = Queue::<Watched>::new(NAME)?;
+    let cpus = threads::online_cpus().get();
+    let objects = env.config.objects / ROUNDS / 8;
+    let left = Atomic::new(0u64);
+
+    for memory in [true, false] {
+        Watched::fail((!memory).then_some(0), !memory);
+        threads::run(cpus, &|_| {
+            for _ in 0..ROUNDS {
+                push_all(&queue, objects)?;
+                let pushed = queue.stats().pushed;
+                queue.barrier();
+                left.add(pushed.saturating_sub(queue.stats().freed), Relaxed);
+            }
+            Ok(())
+        })?;
+        Watched::fail(None, false);
+    }
+    let left = left.load(Relaxed);
+    let outcome = Outcome::Passed.check(left == 0, fmt!("{left} objects were left by a barrier"));
+    Ok(ledger.close(outcome, (2 * cpus as usize * ROUNDS * objects) as u64))
+}
+
+/// A queue that is dropped with objects in every shard, in blocks or lists, frees them all.
+fn drop_in_flight(_env: &Env) -> Result<Outcome> {
+    const ROUNDS: usize = 10;
+    let mut outcome = Outcome::Passed;
+
+    for round in 0..ROUNDS {
+        let memory = round % 2 == 0;
+        let ledger = Ledger::open();
+        let queue = Queue::<Watched>::new(NAME)?;
+        let queued = Atomic::new(0u64);
+
+        Watched::fail((!memory).then_some(0), !memory);
+        threads::run(threads::online_cpus().get(), &|_| {
+            let desk = Desk::new(1)?;
+            for ctx in Env::ordinary_contexts() {
+                for n in 0..CAPACITY / 4 {
+                    // Cannot come back: it has a head.
+                    let _ = desk.push(ctx, &queue, How::Push, Boxed::new(origin(n))?);
+                    queued.add(1, Relaxed);
+                }
+                breathe();
+            }
+            Ok(())
+        })?;
+        drop(queue);
+        Watched::fail(None, false);
+        outcome = ledger.close(outcome, queued.load(Relaxed));
+    }
+    Ok(outcome)
+}
+
+#[cfg(not(CONFIG_HOTPLUG_CPU))]
+fn cpu_offline(_env: &Env) -> Result<Outcome> {
+    Ok(Outcome::Skipped("no CPU can go offline here"))
+}
+
+/// The objects of a CPU that goes offline are freed all the same.
+#[cfg(CONFIG_HOTPLUG_CPU)]
+fn cpu_offline(env: &Env) -> Result<Outcome> {
+    const OBJECTS: usize = 100;
+    let cpus = threads::online_cpus().get();
+    let (nth, cpu) = (cpus - 1, threads::cpu_of(cpus - 1));
+    let mut outcome = Outcome::Passed;
+
+    if cpus < 2 {
+        return Ok(Outcome::Skipped("one CPU cannot go offline"));
+    }
+    // Freed by a barrier, by the timer, which was that CPU's, and by the drop.
+    for round in 0..3 {
+        let ledger = Ledger::open();
+        let queue = Queue::<Watched>::new(NAME)?;
+
+        Watched::fail((round == 1).then_some(0), round == 1);
+        threads::run(cpus, &|n| {
+            push_all(&queue, if n == nth { OBJECTS } else { 0 })
+        })?;
+        Watched::fail(None, false);
+        // SAFETY: This is a task that may sleep, and not bound to that CPU.
+        let offline = unsafe { bindings::remove_cpu(cpu) };
+        match round {
+            0 => queue.barrier(),
+            1 => drop(wait_until_freed(&queue, OBJECTS as u64)),
+            _ => (),
+        }
+        drop(queue);
+        // SAFETY: As above.
+        let online = unsafe { bindings::add_cpu(cpu) };
+        outcome = ledger.close(outcome, OBJECTS as u64).check(
+            offline == 0 && online == 0,
+            fmt!("CPU {cpu} went offline with {offline} and online with {online}"),
+        );
+    }
+    if let Some(nmi) = &env.nmi {
+        nmi.renew()?;
+    }
+    Ok(outcome)
+}
+
+fn ledger(_env: &Env) -> Result<Outcome> {
+    let (freed, corrupt) = (FREED.load(Relaxed), CORRUPT.load(Relaxed));
+
+    pr_info!("# objects: freed={freed} corrupt={corrupt}\n");
+    Ok(Outcome::Passed.check(corrupt == 0, fmt!("{corrupt} objects were freed twice")))
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A push takes its shard's lock, and a page's one where it needs a block; nothing else.
+
+use kernel::prelude::*;
+
+use crate::{
+    cases::{
+        Desk,
+        Env, //
+    },
+    context::{
+        breathe,
+        Context,
+        Pinned, //
+    },
+    ktap::Outcome,
+    node::{
+        Boxed,
+        How,
+        Origin,
+        Watched, //
+    },
+    oracle::{
+        Oracle,
+        Tally,
+        NAMED, //
+    },
+    queue::{
+        Queue,
+        CAPACITY, //
+    }, //
+};
+
+/// The lock of a shard, by the name that it was given.
+const SHARD: &[u8] = b"nolocks_queue";
+/// Pushes to be counted undisturbed, and the visits that this may take.
+const PUSHES: usize = 3 * CAPACITY;
+const VISITS: usize = 10 * PUSHES;
+
+pub(crate) fn locks(env: &Env) -> Result<Outcome> {
+    if !NAMED {
+        return Ok(Outcome::Skipped(
+            "no lock has a name without CONFIG_LOCKDEP",
+        ));
+    }
+    let oracle = Oracle::new()?;
+    let mut desk = Desk::new(2)?;
+    let mut outcome = Outcome::Passed;
+
+    for ctx in env.contexts() {
+        for how in How::ALL.into_iter().filter(|how| how.is_legal(ctx)) {
+            for memory in [true, false] {
+                outcome = count(&oracle, &mut desk, ctx, how, memory, outcome)?;
+            }
+        }
+    }
+    Ok(desk.check(outcome))
+}
+
+/// Counts enough pushes for some to fill a block, to open one, and to find none.
+fn count(
+    oracle: &Oracle,
+    desk: &mut Desk,
+    ctx: Context,
+    how: How,
+    memory: bool,
+    outcome: Outcome,
+) -> Result<Outcome> {
+    let queue = Queue::<Watched>::new(c"nolocks_queue_locks")?;
+    let mut tally = Tally::new();
+
+    Watched::fail((!memory).then_some(0), !memory);
+    for _ in 0..VISITS {
+        if tally.calls >= PUSHES {
+            break;
+        }
+        let mut node = Some(Boxed::new(Origin::Kmalloc)?);
+        let _pinned = Pinned::new();
+        desk.warm(2)?;
+        desk.site.run(ctx, || {
+            oracle.count(&mut tally, || {
+                node = node.take().and_then(|node| node.push(&queue, how));
+            });
+        });
+        breathe();
+    }
+    Watched::fail(None, false);
+
+    let calls = tally.calls;
+    let shard = tally.locks(|name| name == SHARD);
+    let pcp = tally.locks(|name| name == b"&pcp->lock" || crate::oracle::is_wait_lock(name));
+    let all = tally.locks(|_| true);
+    let most = if how == How::Try { 4 } else { 2 };
+    let (context, how) = (ctx.name(), how.name());
+    pr_info!(
+        "# push: context={context} how={how} memory={memory} calls={calls} shard={shard} pcp={pcp} all={all}\n"
+    );
+    for (name, n) in tally.iter() {
+        pr_info!("# taken: {n} of {name}\n");
+    }
+    Ok(outcome
+        .check(
+            calls >= PUSHES,
+            fmt!("{context}: {how} was undisturbed {calls} times of {PUSHES}"),
+        )
+        .check(
+            // Once more for a push that finds no block at first, and all that in a second shard.
+            shard >= calls && shard <= most * calls && all == shard + pcp,
+            fmt!(
+                "{context}: {how} took {shard} locks of its own, {pcp} for pages, and {all} in all"
+            ),
+        ))
+}

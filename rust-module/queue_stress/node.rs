@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Objects that know whether they have been freed, and the ways to push them.
+
+use kernel::{
+    prelude::*,
+    sync::atomic::{
+        ordering::{
+            Full,
+            Relaxed, //
+        },
+        Atomic, //
+    }, //
+};
+
+use crate::{
+    context::Context,
+    nolocks::page::{
+        alloc_page_nolocks,
+        NoLocksFlags,
+        NoLocksPage, //
+    },
+    queue::{
+        impl_has_bulk_head,
+        Accepts,
+        BulkHead,
+        Object,
+        Owned,
+        Policy,
+        Queue, //
+    }, //
+};
+
+/// Objects that a queue has freed.
+pub(crate) static FREED: Atomic<u64> = Atomic::new(0);
+/// Objects that had been freed already when they were freed.
+pub(crate) static CORRUPT: Atomic<u64> = Atomic::new(0);
+
+/// What a freed object has for a mark.
+const POISON: u64 = 0x6b6b_6b6b_6b6b_6b6b;
+
+/// Where an object comes from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Kmalloc,
+    Vmalloc,
+    KVmalloc,
+}
+
+impl Origin {
+    pub(crate) const ALL: [Self; 3] = [Self::Kmalloc, Self::Vmalloc, Self::KVmalloc];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Kmalloc => "kmalloc",
+            Self::Vmalloc => "vmalloc",
+            Self::KVmalloc => "kvmalloc",
+        }
+    }
+}
+
+/// An object that readers can tell from a freed one, and from any other.
+pub(crate) struct Node {
+    head: BulkHead,
+    mark: Atomic<u64>,
+    origin: Origin,
+}
+
+impl_has_bulk_head! {
+    impl HasBulkHead for Node { self.head }
+}
+
+impl Node {
+    fn new(origin: Origin) -> Self {
+        static NEXT: Atomic<u64> = Atomic::new(1);
+
+        Self {
+            head: BulkHead::new(),
+            mark: Atomic::new(NEXT.fetch_add(1, Relaxed)),
+            origin,
+        }
+    }
+
+    /// What is the same as long as the object is, or nothing if it was freed.
+    pub(crate) fn mark(&self) -> Option<u64> {
+        let mark = self.mark.load(Relaxed);
+        (mark != POISON).then_some(mark)
+    }
+}
+
+/// A node in the box that it needs.
+pub(crate) enum Boxed {
+    Kmalloc(KBox<Node>),
+    Vmalloc(VBox<Node>),
+    KVmalloc(KVBox<Node>),
+}
+
+impl Boxed {
+    pub(crate) fn new(origin: Origin) -> Result<Self> {
+        let node = Node::new(origin);
+
+        Ok(match origin {
+            Origin::Kmalloc => Self::Kmalloc(KBox::new(node, GFP_KERNEL)?),
+            Origin::Vmalloc => Self::Vmalloc(VBox::new(node, GFP_KERNEL)?),
+            Origin::KVmalloc => Self::KVmalloc(KVBox::new(node, GFP_KERNEL)?),
+        })
+    }
+
+    pub(crate) fn into_raw(self) -> *mut Node {
+        match self {
+            Self::Kmalloc(node) => KBox::into_raw(node),
+            Self::Vmalloc(node) => VBox::into_raw(node),
+            Self::KVmalloc(node) => KVBox::into_raw(node),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for `Box::from_raw()`, of whichever box `into_raw()` took the node out of.
+    pub(crate) unsafe fn from_raw(node: *mut Node) -> Self {
+        // SAFETY: By the safety requirements the node is valid.
+        match unsafe { (*node).origin } {
+            // SAFETY: By the safety requirements.
+            Origin::Kmalloc => Self::Kmalloc(unsafe { KBox::from_raw(node) }),
+            // SAFETY: By the safety requirements.
+            Origin::Vmalloc => Self::Vmalloc(unsafe { VBox::from_raw(node) }),
+            // SAFETY: By the safety requirements.
+            Origin::KVmalloc => Self::KVmalloc(unsafe { KVBox::from_raw(node) }),
+        }
+    }
+
+    /// Hands the node to the queue, or gets it back.
+    pub(crate) fn push<R: Accepts<Node>>(self, queue: &Queue<R>, how: How) -> Option<Self> {
+        match self {
+            Self::Kmalloc(node) => how.push(queue, node).err().map(Self::Kmalloc),
+            Self::Vmalloc(node) => how.push(queue, node).err().map(Self::Vmalloc),
+            Self::KVmalloc(node) => how.push(queue, node).err().map(Self::KVmalloc),
+        }
+    }
+}
+
+/// A way to push.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    Push,
+    Headless,
+    Try,
+}
+
+impl How {
+    pub(crate) const ALL: [Self; 3] = [Self::Push, Self::Headless, Self::Try];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Push => "push",
+            Self::Headless => "push_headless",
+            Self::Try => "try_push",
+        }
+    }
+
+    pub(crate) fn is_legal(self, ctx: Context) -> bool {
+        self == Self::Try || ctx != Context::Nmi
+    }
+
+    fn push<R, O>(self, queue: &Queue<R>, node: O) -> Result<(), O>
+    where
+        R: Accepts<Node>,
+        O: Owned<Value = Node>,
+    {
+        match self {
+            Self::Push => {
+                queue.push(node);
+                Ok(())
+            }
+            Self::Headless => queue.push_headless(node),
+            Self::Try => queue.try_push(node),
+        }
+    }
+}
+
+static ASKED: Atomic<u64> = Atomic::new(0);
+static FAIL_NTH: Atomic<u64> = Atomic::new(u64::MAX);
+static FAIL_FROM: Atomic<u64> = Atomic::new(u64::MAX);
+/// Every so many blocks one fails, as the parameter says; 0 for none.
+pub(crate) static FAIL_EVERY: Atomic<u64> = Atomic::new(0);
+
+/// Poisons what it frees, and lets pages be had or not as a test wants.
+pub(crate) struct Watched(());
+
+impl Watched {
+    /// Makes the `nth` block from now on fail, and with `no_more` all after it.
+    pub(crate) fn fail(nth: Option<u64>, no_more: bool) {
+        let nth = nth.unwrap_or(u64::MAX);
+
+        ASKED.store(0, Relaxed);
+        FAIL_NTH.store(nth, Relaxed);
+        FAIL_FROM.store(if no_more { nth } else { u64::MAX }, Relaxed);
+    }
+
+    /// How many blocks were asked for since then.
+    pub(crate) fn asked() -> u64 {
+        ASKED.load(Relaxed)
+    }
+}
+
+// SAFETY: It asks RCU, and frees nothing.
+unsafe impl Policy for Watched {
+    const DESTROYS: bool = false;
+
+    fn page() -> Option<NoLocksPage> {
+        let nth = ASKED.fetch_add(1, Relaxed);
+
+        if nth == FAIL_NTH.load(Relaxed)
+            || nth >= FAIL_FROM.load(Relaxed)
+            || (nth + 1).checked_rem(FAIL_EVERY.load(Relaxed)) == Some(0)
+        {
+            return None;
+        }
+        alloc_page_nolocks(NoLocksFlags::NONE.nowarn()).ok()
+    }
+
+    unsafe fn destroy(object: Object) {
+        // SAFETY: By the safety requirements, and as only nodes are accepted. Shared, because of
+        // readers who should not be there.
+        let node = unsafe { object.cast::<Node>().as_ref() };
+
+        if node.mark.xchg(POISON, Full) == POISON {
+            CORRUPT.add(1, Relaxed);
+        }
+        FREED.add(1, Relaxed);
+    }
+}
+
+// SAFETY: Dropping a node does nothing.
+unsafe impl Accepts<Node> for Watched {}

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Readers of a table whose entries are replaced, and pushed, from every context.
+
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{
+            ordering::{
+                Acquire,
+                Full,
+                Relaxed,
+                Release, //
+            },
+            Atomic, //
+        },
+        rcu, //
+    }, //
+};
+
+use crate::{
+    context::{
+        breathe,
+        Context,
+        Pinned,
+        Site, //
+    },
+    node::{
+        Boxed,
+        How,
+        Node,
+        Origin, //
+    },
+    queue::{
+        Accepts,
+        Queue,
+        CAPACITY, //
+    },
+    threads,
+};
+
+/// Nodes that a writer replaces in one visit to a context.
+const BATCH: usize = 16;
+/// Nodes that a writer keeps when they come back, to wait for one grace period for all.
+const RETURNED: usize = 1024;
+
+/// What readers and writers did.
+pub(crate) struct Tally {
+    pub(crate) queued: Atomic<u64>,
+    pub(crate) returned: Atomic<u64>,
+    pub(crate) reads: Atomic<u64>,
+    /// Reads of a node that was freed, or had become another one, under the reader.
+    pub(crate) stale: Atomic<u64>,
+    pub(crate) strays: Atomic<u64>,
+}
+
+/// # Invariants
+///
+/// Each entry is null or a node that `Boxed::into_raw()` returned. Who takes it out owns it, once
+/// the readers of that moment are done.
+struct Table([Atomic<*mut Node>; 64]);
+
+impl Table {
+    fn new() -> Self {
+        Self([const { Atomic::new(core::ptr::null_mut()) }; 64])
+    }
+
+    /// Publishes a node in place of another.
+    fn replace(&self, index: usize, node: Option<Boxed>) -> Option<Boxed> {
+        let node = node.map_or(core::ptr::null_mut(), Boxed::into_raw);
+        let old = self.0[index % self.0.len()].xchg(node, Full);
+
+        // SAFETY: By the invariant, and nobody else takes it out. Readers do not mind the box, which
+        // is only good for a push.
+        (!old.is_null()).then(|| unsafe { Boxed::from_raw(old) })
+    }
+
+    /// Looks at an entry, for as long as `again` says, and says whether it stayed what it was.
+    fn read(&self, index: usize, mut again: impl FnMut() -> bool) -> bool {
+        let _guard = rcu::read_lock();
+        let node = self.0[index % self.0.len()].load(Acquire);
+
+        if node.is_null() {
+            return true;
+        }
+        // SAFETY: By the invariant, for as long as the guard is there; that is what is tested.
+        let node = unsafe { &*node };
+        let mark = node.mark();
+        while again() && node.mark() == mark {
+            kernel::processor::cpu_relax();
+        }
+        mark.is_some() && node.mark() == mark
+    }
+}
+
+/// What writers and readers choose from at random.
+pub(crate) struct Choice<'a> {
+    pub(crate) contexts: &'a [Context],
+    pub(crate) origins: &'a [Origin],
+    pub(crate) seed: u64,
+}
+
+/// Replaces `writes` nodes for each writer, beside as many readers.
+pub(crate) fn run<R: Accepts<Node>>(
+    queue: &Queue<R>,
+    choice: &Choice<'_>,
+    writes: usize,
+) -> Result<Tally> {
+    let cpus = threads::online_cpus().get();
+    let writing = Atomic::new(cpus);
+    let scene = Scene {
+        queue,
+        choice,
+        table: Table::new(),
+        tally: Tally {
+            queued: Atomic::new(0),
+            returned: Atomic::new(0),
+            reads: Atomic::new(0),
+            stale: Atomic::new(0),
+            strays: Atomic::new(0),
+        },
+    };
+
+    let result = threads::run(2 * cpus, &|nth| {
+        let site = KBox::pin_init(Site::new(), GFP_KERNEL)?;
+        let mut rng = Rng::new(choice.seed, nth.into());
+        let result = if nth < cpus {
+            let mut returned = KVec::with_capacity(RETURNED, GFP_KERNEL)?;
+            let result = scene.write(&site, &mut rng, writes, &mut returned);
+            // What came back may still be read.
+            rcu::synchronize_rcu();
+            writing.fetch_sub(1, Release);
+            result
+        } else {
+            while writing.load(Acquire) != 0 {
+                scene.read(&site, &mut rng);
+            }
+            Ok(())
+        };
+        scene.tally.strays.add(site.strays(), Relaxed);
+        result
+    });
+
+    for index in 0..scene.table.0.len() {
+        // Nobody reads any more.
+        drop(scene.table.replace(index, None));
+    }
+    result.map(|()| scene.tally)
+}
+
+/// What writers and readers share.
+struct Scene<'a, R: Accepts<Node>> {
+    queue: &'a Queue<R>,
+    choice: &'a Choice<'a>,
+    table: Table,
+    tally: Tally,
+}
+
+impl<R: Accepts<Node>> Scene<'_, R> {
+    fn write(
+        &self,
+        site: &Site,
+        rng: &mut Rng,
+        writes: usize,
+        returned: &mut KVec<Boxed>,
+    ) -> Result {
+        let mut fresh = KVec::with_capacity(BATCH, GFP_KERNEL)?;
+        let mut done = 0;
+
+        while done < writes {
+            let origin = *rng.pick(self.choice.origins).ok_or(EINVAL)?;
+            while fresh.len() < BATCH {
+                fresh.push_within_capacity(Boxed::new(origin)?)?;
+            }
+            let ctx = *rng.pick(self.choice.contexts).ok_or(EINVAL)?;
+            let how = match rng.below(4) {
+                _ if ctx == Context::Nmi => How::Try,
+                0 => How::Headless,
+                1 => How::Try,
+                _ => How::Push,
+            };
+            let _pinned = Pinned::new();
+            site.run(ctx, || {
+                while let Some(node) = fresh.pop() {
+                    let Some(old) = self.table.replace(rng.below(usize::MAX), Some(node)) else {
+                        continue;
+                    };
+                    match old.push(self.queue, how) {
+                        None => self.tally.queued.add(1, Relaxed),
+                        Some(old) => {
+                            self.tally.returned.add(1, Relaxed);
+                            // There is room for a batch.
+                            let _ = returned.push_within_capacity(old);
+                        }
+                    }
+                }
+            });
+            if returned.len() > RETURNED - BATCH {
+                rcu::synchronize_rcu();
+                returned.clear();
+            }
+            done += BATCH;
+            breathe();
+        }
+        Ok(())
+    }
+
+    fn read(&self, site: &Site, rng: &mut Rng) {
+        const READS: u64 = 64;
+        /// When a writer waits for us, nothing moves any more.
+        const PATIENCE: usize = 1 << 20;
+        let tally = &self.tally;
+        let mut stale = 0;
+
+        // One that lasts until every CPU has filled blocks, for which somebody then comes: what is
+        // freed too early is freed under this reader.
+        let blocks = 3 * u64::from(threads::online_cpus().get());
+        let end = tally.queued.load(Relaxed) + blocks * CAPACITY as u64;
+        let mut left = PATIENCE;
+        stale += u64::from(!self.table.read(rng.below(usize::MAX), || {
+            left -= 1;
+            left != 0 && tally.queued.load(Relaxed) < end
+        }));
+        if let Some(ctx) = rng.pick(self.choice.contexts) {
+            let _pinned = Pinned::new();
+            site.run(*ctx, || {
+                for _ in 1..READS {
+                    stale += u64::from(!self.table.read(rng.below(usize::MAX), || false));
+                }
+            });
+        }
+        tally.reads.add(READS, Relaxed);
+        tally.stale.add(stale, Relaxed);
+        breathe();
+    }
+}
+
+/// A small generator of its own, so that a seed repeats a run.
+struct Rng(u64);
+
+impl Rng {
+    fn new(seed: u64, stream: u64) -> Self {
+        // Xorshift does not get away from 0.
+        Self((seed ^ (stream + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)).max(1))
+    }
+
+    /// A number below `n`, which is not 0.
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        ((self.0 >> 11) as usize).checked_rem(n).unwrap_or(0)
+    }
+
+    fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
+        from.get(self.below(from.len()))
+    }
+}

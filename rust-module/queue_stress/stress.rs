@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pushes objects to the bulk queue from every context, as an `insmod`, and leaves some behind for
+//! the `rmmod`.
+//!
+//! The verdict is KTAP on the kernel log. The load fails when a case did.
+
+use kernel::{
+    prelude::*,
+    sync::atomic::ordering::Relaxed, //
+};
+
+#[path = "../nolocks/mod.rs"]
+pub mod nolocks;
+#[path = "../queue/mod.rs"]
+pub mod queue;
+
+#[allow(dead_code, reason = "for the pages' own stress test")]
+#[path = "../stress/api.rs"]
+mod api;
+#[path = "../stress/context.rs"]
+mod context;
+#[allow(dead_code, reason = "the ledger is for pages")]
+#[path = "../stress/ktap.rs"]
+mod ktap;
+#[allow(dead_code, reason = "for the pages' own stress test")]
+#[path = "../stress/oracle.rs"]
+mod oracle;
+#[path = "../stress/threads.rs"]
+mod threads;
+
+mod cases;
+mod locks;
+mod node;
+mod readers;
+
+use cases::{
+    Env,
+    CASES, //
+};
+use node::{
+    Boxed,
+    How,
+    Origin,
+    Watched,
+    FAIL_EVERY,
+    FREED, //
+};
+use queue::Queue;
+
+module! {
+    type: Stress,
+    name: "nolocks_queue_stress",
+    authors: ["The nolocks authors"],
+    description: "Stress test for the bulk queue",
+    license: "GPL",
+    params: {
+        objects: u64 {
+            default: 0,
+            description: "Objects to push in each context; 0: 4000",
+        },
+        seed: u64 {
+            default: 0,
+            description: "Seed of everything random; 0: 1",
+        },
+        mask: u32 {
+            default: 0,
+            description: "Cases to run, bit 0 for the first; 0: all",
+        },
+        fail: u64 {
+            default: 0,
+            description: "Every so many blocks one cannot be allocated; 0: none",
+        },
+    },
+}
+
+/// What the parameters come to.
+pub(crate) struct Config {
+    pub(crate) objects: usize,
+    pub(crate) seed: u64,
+    /// Whether blocks fail at random places, so that nothing can be promised.
+    pub(crate) fail: bool,
+    mask: u32,
+}
+
+impl Config {
+    const MAX_OBJECTS: u64 = 1 << 30;
+
+    fn from_parameters() -> Result<Self> {
+        let objects = module_parameters::objects.value();
+        let seed = module_parameters::seed.value();
+        let mask = module_parameters::mask.value();
+        let fail = module_parameters::fail.value();
+        let all = (1 << CASES.len()) - 1;
+
+        if objects > Self::MAX_OBJECTS {
+            pr_err!(
+                "objects={} is more than {}: give less\n",
+                objects,
+                Self::MAX_OBJECTS
+            );
+            return Err(EINVAL);
+        }
+        if mask & !all != 0 {
+            pr_err!(
+                "mask={:#x} names cases that do not exist: there are {}, {:#x} is all\n",
+                mask,
+                CASES.len(),
+                all
+            );
+            return Err(EINVAL);
+        }
+        FAIL_EVERY.store(fail, Relaxed);
+
+        Ok(Self {
+            objects: if objects == 0 {
+                4_000
+            } else {
+                objects as usize
+            },
+            seed: if seed == 0 { 1 } else { seed },
+            fail: fail != 0,
+            mask: if mask == 0 { all } else { mask },
+        })
+    }
+}
+
+struct Stress {
+    /// Dropped when the module goes, with objects in it.
+    queue: Option<Queue<Watched>>,
+    /// What must have been freed then.
+    freed: u64,
+}
+
+impl Stress {
+    const LEFT: u64 = 2000;
+}
+
+impl kernel::Module for Stress {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
+        let env = Env::new(Config::from_parameters()?)?;
+
+        ktap::run(&env, &CASES, env.config.mask, env.config.seed)?;
+
+        let queue = Queue::new(c"nolocks_queue_stress")?;
+        let freed = FREED.load(Relaxed) + Self::LEFT;
+        for _ in 0..Self::LEFT {
+            // Cannot come back: it has a head.
+            let _ = Boxed::new(Origin::Kmalloc)?.push(&queue, How::Push);
+        }
+        Ok(Self {
+            queue: Some(queue),
+            freed,
+        })
+    }
+}
+
+impl Drop for Stress {
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        pr_info!(
+            "# unload: freed={} of {}\n",
+            FREED.load(Relaxed),
+            self.freed
+        );
+        kernel::warn_on!(FREED.load(Relaxed) != self.freed);
+    }
+}
