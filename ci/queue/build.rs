@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Copies the module's source for the tests, as it is and with one bug each.
+
+use std::path::Path;
+use std::{env, fs};
+
+const SOURCE: &str = "../../rust-module/queue/shard.rs";
+
+/// A name, and what to replace by what.
+type Mutant = (&'static str, &'static [(&'static str, &'static str)]);
+
+const MUTANTS: &[Mutant] = &[
+    ("faithful", &[]),
+    // The snapshot of a block is older than its last pointers.
+    (
+        "snapshot_at_opening",
+        &[
+            (
+                "        block.kind = kind;\n",
+                "        block.kind = kind;\n        block.snapshot = Some(platform.snapshot());\n",
+            ),
+            (
+                "        block.snapshot = Some(platform.snapshot());\n        self.sealed",
+                "        self.sealed",
+            ),
+        ],
+    ),
+    (
+        "block_not_waited_for",
+        &[(
+            "if !block.snapshot.is_some_and(|snap| platform.elapsed(&snap))",
+            "if block.snapshot.is_none()",
+        )],
+    ),
+    (
+        "list_not_waited_for",
+        &[(
+            "if !self.snapshot.is_some_and(|snap| platform.elapsed(&snap))",
+            "if self.snapshot.is_none()",
+        )],
+    ),
+    // Nobody is told of the first object of a block.
+    (
+        "lost_wakeup",
+        &[(
+            "            self.since = platform.now();\n        }\n        self.want(platform, Wake::Later);",
+            "            self.since = platform.now();\n        }",
+        )],
+    ),
+    // A full block stays until it is old.
+    (
+        "late_wakeup",
+        &[(
+            "(self.seal(platform, kind));\n        self.want(platform, Wake::Now);",
+            "(self.seal(platform, kind));",
+        )],
+    ),
+    // A barrier that forgets that an older list may be in the way.
+    (
+        "barrier_too_short",
+        &[("    if left {\n        drain_all();\n", "    if left {\n")],
+    ),
+];
+
+fn main() {
+    println!("cargo::rerun-if-changed={SOURCE}");
+    println!("cargo::rerun-if-changed=build.rs");
+    let out = env::var("OUT_DIR").expect("cargo sets it");
+    // An included file cannot begin with the documentation of its module.
+    let source: String = fs::read_to_string(SOURCE)
+        .expect("the module's source is in the checkout")
+        .split_inclusive('\n')
+        .filter(|line| !line.starts_with("//!"))
+        .collect();
+
+    for (name, replacements) in MUTANTS {
+        let text = replacements
+            .iter()
+            .rev()
+            .fold(source.clone(), |text, (from, to)| {
+                assert_eq!(text.matches(from).count(), 1, "{name}: {from:?}");
+                text.replace(from, to)
+            });
+        fs::write(Path::new(&out).join(format!("{name}.rs")), text).expect("cargo made the folder");
+    }
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Every interleaving of pushes, drains, grace periods and readers, in small.
+
+use std::io::{stderr, Write};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::Arc;
+
+/// So that two objects make a block full.
+const CAPACITY: usize = 2;
+
+macro_rules! variant {
+    ($name:ident) => {
+        #[allow(unused, reason = "a variant is for one bug")]
+        mod $name {
+            use super::CAPACITY;
+
+            pub mod shard {
+                include!(concat!(env!("OUT_DIR"), "/", stringify!($name), ".rs"));
+            }
+            include!("interleavings/scenes.rs");
+        }
+    };
+}
+variant!(faithful);
+variant!(snapshot_at_opening);
+variant!(block_not_waited_for);
+variant!(list_not_waited_for);
+variant!(lost_wakeup);
+variant!(barrier_too_short);
+
+fn explore(scene: fn()) {
+    let count = Arc::new(AtomicUsize::new(0));
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    let counted = count.clone();
+    builder.check(move || {
+        scene();
+        counted.fetch_add(1, Relaxed);
+    });
+    // The harness would keep what print!() says of a test that passes, and `make check` shows it.
+    let count = count.load(Relaxed);
+    let line = format!("explored {count} interleavings of the queue\n");
+    stderr().write_all(line.as_bytes()).unwrap();
+}
+
+/// What `message` is about must be the reason why the bug in a scene is found.
+fn found(scene: fn(), message: &str) {
+    let panic = std::panic::catch_unwind(|| explore(scene)).expect_err("the bug was not found");
+    let text = panic
+        .downcast_ref::<String>()
+        .map_or("no text", String::as_str);
+    assert!(text.contains(message), "{text}");
+}
+
+#[test]
+fn no_reader_meets_a_freed_object_of_a_block() {
+    explore(faithful::reader_and_block);
+}
+
+#[test]
+fn no_reader_meets_a_freed_object_of_a_list() {
+    explore(faithful::reader_and_list);
+}
+
+#[test]
+fn every_push_is_drained() {
+    explore(faithful::pushes_and_drain);
+}
+
+#[test]
+fn a_barrier_waits_for_what_was_pushed_before() {
+    explore(faithful::barrier_and_drain);
+}
+
+#[test]
+fn a_snapshot_that_is_too_old_is_found() {
+    found(snapshot_at_opening::reader_and_block, "Causality");
+}
+
+#[test]
+fn a_block_freed_before_its_snapshot_elapsed_is_found() {
+    found(block_not_waited_for::reader_and_block, "Causality");
+}
+
+#[test]
+fn a_list_freed_before_its_snapshot_elapsed_is_found() {
+    found(list_not_waited_for::reader_and_list, "Causality");
+}
+
+#[test]
+fn a_lost_wakeup_is_found() {
+    found(lost_wakeup::pushes_and_drain, "left == right");
+}
+
+#[test]
+fn a_barrier_that_is_too_short_is_found() {
+    found(barrier_too_short::barrier_and_drain, "left == right");
+}

@@ -1,0 +1,533 @@
+// SPDX-License-Identifier: GPL-2.0
+// Included once for the source as it is and once for each bug in it.
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use shard::*;
+use std::cell::{Cell, RefCell, UnsafeCell};
+use std::collections::BTreeSet;
+use std::io::{Write, stderr};
+use std::mem::{self, MaybeUninit};
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::rc::Rc;
+
+const PERIOD: usize = 10;
+
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    /// `memory`: whether a block can be allocated.
+    Push {
+        vmalloc: bool,
+        head: bool,
+        memory: bool,
+        locked: bool,
+    },
+    /// The same object once more.
+    Again {
+        nth: usize,
+        memory: bool,
+    },
+    Tick(usize),
+    /// A grace period begins or ends.
+    GracePeriod,
+    Drain {
+        all: bool,
+        memory: bool,
+    },
+    Barrier {
+        memory: bool,
+    },
+    Shrink,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        12 => any::<(bool, bool, bool, bool, bool)>().prop_map(|(vmalloc, head, memory, a, b)| {
+            Op::Push { vmalloc, head, memory, locked: a && b }
+        }),
+        1 => (any::<usize>(), any::<bool>()).prop_map(|(nth, memory)| Op::Again { nth, memory }),
+        3 => (0..=PERIOD).prop_map(Op::Tick),
+        6 => Just(Op::GracePeriod),
+        5 => any::<(bool, bool)>().prop_map(|(all, memory)| Op::Drain { all, memory }),
+        1 => any::<bool>().prop_map(|memory| Op::Barrier { memory }),
+        1 => Just(Op::Shrink),
+    ]
+}
+
+/// The kernel, as far as the queue can tell.
+#[derive(Default)]
+struct World {
+    /// Odd while a grace period is in progress.
+    gp_seq: Cell<usize>,
+    now: Cell<usize>,
+    memory: Cell<bool>,
+    /// Blocks that exist.
+    pages: Rc<Cell<usize>>,
+    kicks: Cell<usize>,
+    /// By object, the grace period that the readers of the moment of the push are done after.
+    safe_at: RefCell<Vec<usize>>,
+    adopted: RefCell<BTreeSet<usize>>,
+    freed: RefCell<BTreeSet<usize>>,
+    complaints: RefCell<Vec<String>>,
+}
+
+impl World {
+    fn snap(&self) -> usize {
+        (self.gp_seq.get() + 3) & !1
+    }
+
+    fn complain(&self, what: String) {
+        self.complaints.borrow_mut().push(what);
+    }
+}
+
+struct Page(Box<Block<World>>, Rc<Cell<usize>>);
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        self.1.set(self.1.get() - 1);
+    }
+}
+
+impl Deref for Page {
+    type Target = Block<World>;
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for Page {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+
+fn address(nth: usize) -> Object {
+    NonNull::new((nth + 1) as *mut _).unwrap()
+}
+
+fn number(object: Object) -> usize {
+    object.as_ptr() as usize - 1
+}
+
+impl Platform for World {
+    type Page = Page;
+    type Snapshot = usize;
+    const PERIOD: usize = PERIOD;
+
+    fn snapshot(&self) -> usize {
+        self.snap()
+    }
+
+    fn elapsed(&self, snapshot: &usize) -> bool {
+        self.gp_seq.get() >= *snapshot
+    }
+
+    fn synchronize(&self) {
+        self.gp_seq.set(self.snap());
+    }
+
+    fn page(&self) -> Option<Page> {
+        let mut slot = Box::new(MaybeUninit::uninit());
+        self.memory.get().then(|| {
+            self.pages.set(self.pages.get() + 1);
+            Block::init(&mut slot);
+            // SAFETY: Initialised right above.
+            Page(unsafe { slot.assume_init() }, self.pages.clone())
+        })
+    }
+
+    fn now(&self) -> usize {
+        self.now.get()
+    }
+
+    fn kick(&self) {
+        self.kicks.set(self.kicks.get() + 1);
+    }
+
+    fn adopt(&self, object: Object) -> bool {
+        self.adopted.borrow_mut().insert(number(object))
+    }
+
+    unsafe fn reclaim(&self, kind: Option<Kind>, objects: &mut [Object]) {
+        for nth in objects.iter().copied().map(number) {
+            let safe_at = self.safe_at.borrow()[nth];
+            if self.gp_seq.get() < safe_at {
+                self.complain(format!("{nth} freed under a reader"));
+            }
+            if !self.freed.borrow_mut().insert(nth) {
+                self.complain(format!("{nth} freed twice"));
+            }
+            if kind.is_some_and(|kind| (kind == Kind::Vmalloc) != is_vmalloc(nth)) {
+                self.complain(format!("{nth} freed as {kind:?}"));
+            }
+        }
+    }
+}
+
+/// Of which kind an object is shows in its number.
+fn is_vmalloc(nth: usize) -> bool {
+    nth % 2 == 1
+}
+
+/// A lock that can be found taken, or else a cell with another name.
+struct Taken<T>(RefCell<T>, Cell<bool>);
+
+impl<T> Lock<T> for Taken<T> {
+    fn with<R>(&self, func: impl FnOnce(&mut T) -> R) -> R {
+        func(&mut self.0.borrow_mut())
+    }
+
+    fn try_with<R>(&self, func: impl FnOnce(&mut T) -> R) -> Option<R> {
+        (!self.1.get()).then(|| self.with(func))
+    }
+}
+
+/// Objects that wait for a grace period.
+type Batch = (usize, Vec<usize>);
+
+/// What the queue must do, said another way.
+#[derive(Default)]
+struct Model {
+    open: [Vec<usize>; 2],
+    listed: Vec<usize>,
+    sealed: Vec<Batch>,
+    blocks: Vec<Batch>,
+    list: Option<Batch>,
+    spares: usize,
+    since: usize,
+    starved: bool,
+    wake: Option<Wake>,
+    kicks: usize,
+    adopted: BTreeSet<usize>,
+    freed: BTreeSet<usize>,
+    twice: usize,
+    pushed: usize,
+}
+
+impl Model {
+    fn has_open(&self) -> bool {
+        self.open.iter().any(|open| !open.is_empty()) || !self.listed.is_empty()
+    }
+
+    fn wake(&mut self, wake: Wake) {
+        if self.wake.unwrap_or(Wake::Idle) < wake {
+            self.wake = Some(wake);
+            self.kicks += 1;
+        }
+    }
+
+    fn push(&mut self, world: &World, nth: usize, head: bool, locked: bool) -> Pushed {
+        if locked {
+            return Pushed::Refused;
+        }
+        let kind = usize::from(is_vmalloc(nth));
+        let had_open = self.has_open();
+        let block = if !self.open[kind].is_empty() {
+            true
+        } else if self.spares > 0 {
+            self.spares -= 1;
+            true
+        } else {
+            world.memory.get()
+        };
+
+        if !had_open && (block || head) {
+            self.since = world.now.get();
+        }
+        if block {
+            self.open[kind].push(nth);
+            self.wake(Wake::Later);
+            if self.open[kind].len() == CAPACITY {
+                self.sealed
+                    .push((world.snap(), mem::take(&mut self.open[kind])));
+                self.wake(Wake::Now);
+            }
+        } else {
+            self.starved = true;
+            if head {
+                self.wake(Wake::Later);
+                self.listed.push(nth);
+            }
+            self.wake(Wake::Now);
+            if !head {
+                return Pushed::Refused;
+            }
+        }
+        self.pushed += 1;
+        Pushed::Queued
+    }
+
+    fn drain(&mut self, world: &World, all: bool) -> Rest {
+        let gp = world.gp_seq.get();
+
+        if let Some((_, objects)) = self.list.take_if(|(snap, _)| gp >= *snap) {
+            self.freed.extend(objects);
+        }
+        if self.has_open() && (all || world.now.get().wrapping_sub(self.since) >= PERIOD) {
+            for open in &mut self.open {
+                if !open.is_empty() {
+                    self.sealed.push((world.snap(), mem::take(open)));
+                }
+            }
+            if self.list.is_none() && !self.listed.is_empty() {
+                let objects = self.adopt(self.listed.clone());
+                self.listed.clear();
+                self.list = (!objects.is_empty()).then(|| (world.snap(), objects));
+            }
+        }
+        for (snap, objects) in mem::take(&mut self.sealed) {
+            let objects = self.adopt(objects);
+            self.blocks.push((snap, objects));
+        }
+
+        let before = self.blocks.len();
+        let freed = &mut self.freed;
+        self.blocks.retain(|(snap, objects)| {
+            let over = gp >= *snap;
+            if over {
+                freed.extend(objects);
+            }
+            !over
+        });
+        let mut pages = before - self.blocks.len();
+        if mem::take(&mut self.starved) && world.memory.get() {
+            pages = pages.max(SPARES);
+        }
+        self.spares = SPARES.min(self.spares + pages);
+        self.wake = self.has_open().then_some(Wake::Later);
+        Rest {
+            waiting: !self.blocks.is_empty() || self.list.is_some(),
+            open: self.has_open().then(|| {
+                PERIOD
+                    .saturating_sub(world.now.get().wrapping_sub(self.since))
+                    .max(1)
+            }),
+        }
+    }
+
+    fn shrink(&mut self, world: &World) -> usize {
+        let open = self.open.iter().flatten().count() + self.listed.len();
+        if open > 0 {
+            self.since = world.now.get().wrapping_sub(PERIOD);
+            self.wake(Wake::Now);
+        }
+        open + mem::take(&mut self.spares)
+    }
+
+    fn adopt(&mut self, mut objects: Vec<usize>) -> Vec<usize> {
+        let before = objects.len();
+        objects.retain(|nth| self.adopted.insert(*nth));
+        self.twice += before - objects.len();
+        objects
+    }
+
+    fn blocks_in_use(&self) -> usize {
+        self.open.iter().filter(|open| !open.is_empty()).count()
+            + self.sealed.len()
+            + self.blocks.len()
+            + self.spares
+    }
+}
+
+/// A run of the queue and of its model.
+struct Run {
+    world: World,
+    lock: Taken<Shard<World>>,
+    waiting: RefCell<Waiting<World>>,
+    model: RefCell<Model>,
+    // Boxed, because the queue keeps their addresses.
+    #[allow(clippy::vec_box)]
+    heads: Vec<Option<Box<UnsafeCell<Head>>>>,
+}
+
+impl Run {
+    fn new() -> Self {
+        Self {
+            world: World::default(),
+            lock: Taken(RefCell::new(Shard::new()), Cell::new(false)),
+            waiting: RefCell::new(Waiting::new()),
+            model: RefCell::default(),
+            heads: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, nth: usize, locked: bool) -> Pushed {
+        let kind = [Kind::Slab, Kind::Vmalloc][usize::from(is_vmalloc(nth))];
+        let head = self.heads[nth]
+            .as_ref()
+            .and_then(|head| NonNull::new(head.get()));
+
+        self.lock.1.set(locked);
+        // SAFETY: The heads live as long as the run; freeing is a note in a book.
+        unsafe { push(&self.world, &self.lock, !locked, address(nth), kind, head) }
+    }
+
+    fn drain(&self, all: bool) -> Rest {
+        let rest = drain(&self.world, &self.lock, &mut self.waiting.borrow_mut(), all);
+        let expected = self.model.borrow_mut().drain(&self.world, all);
+
+        if rest != expected {
+            self.world
+                .complain(format!("{rest:?} rests, not {expected:?}"));
+        }
+        rest
+    }
+
+    fn barrier(&self) {
+        barrier(&self.world, || self.drain(true).open.is_some());
+        let model = self.model.borrow();
+        let freed = self.world.freed.borrow().len();
+        if freed + model.twice != model.pushed {
+            self.world
+                .complain(format!("{} left by a barrier", model.pushed - freed));
+        }
+    }
+
+    fn step(&mut self, op: Op) -> Result<(), String> {
+        match op {
+            Op::Push {
+                vmalloc,
+                head,
+                memory,
+                locked,
+            } => {
+                // A number that says the kind.
+                let skip = self.heads.len() % 2 != usize::from(vmalloc);
+                self.heads.extend(skip.then_some(None));
+                let nth = self.heads.len();
+                self.heads
+                    .push(head.then(|| Box::new(UnsafeCell::new(Head::new()))));
+                self.world.memory.set(memory);
+                let safe_at = self.world.snap();
+                self.world.safe_at.borrow_mut().resize(nth + 1, safe_at);
+
+                let expected = self.model.get_mut().push(&self.world, nth, head, locked);
+                let pushed = self.push(nth, locked);
+                if pushed != expected {
+                    return Err(format!("{nth} was {pushed:?}, not {expected:?}"));
+                }
+            }
+            Op::Again { nth, memory } => {
+                let model = self.model.get_mut();
+                let open: Vec<usize> = model.open.iter().flatten().copied().collect();
+                let listed = model.listed.len();
+                self.world.memory.set(memory);
+                if listed > 0 && nth % 2 == 0 && !memory && model.spares == 0 {
+                    let nth = model.listed[nth % listed];
+                    if model.open[usize::from(is_vmalloc(nth))].is_empty() {
+                        // The head tells.
+                        model.starved = true;
+                        let pushed = self.push(nth, false);
+                        if pushed != Pushed::Twice {
+                            return Err(format!("{nth}, listed, was {pushed:?} again"));
+                        }
+                    }
+                } else if !open.is_empty() {
+                    // The worker will tell.
+                    let nth = open[nth % open.len()];
+                    let _ = model.push(&self.world, nth, false, false);
+                    let _ = self.push(nth, false);
+                }
+            }
+            Op::Tick(ticks) => self.world.now.set(self.world.now.get() + ticks),
+            Op::GracePeriod => self.world.gp_seq.set(self.world.gp_seq.get() + 1),
+            Op::Drain { all, memory } => {
+                self.world.memory.set(memory);
+                let _rest = self.drain(all);
+            }
+            Op::Barrier { memory } => {
+                self.world.memory.set(memory);
+                self.barrier();
+            }
+            Op::Shrink => {
+                let shrinkable = self.lock.0.get_mut().shrinkable();
+                let gone = shrink(&self.world, &self.lock);
+                let expected = self.model.get_mut().shrink(&self.world);
+                if gone != expected || shrinkable != expected {
+                    return Err(format!("{gone} of {shrinkable} shrunk, not {expected}"));
+                }
+            }
+        }
+        self.compare()
+    }
+
+    fn compare(&self) -> Result<(), String> {
+        let complaints = self.world.complaints.borrow();
+        if !complaints.is_empty() {
+            return Err(complaints.join("; "));
+        }
+        let (model, shard) = (self.model.borrow(), self.lock.0.borrow());
+        let (freed, twice) = self.waiting.borrow().counts();
+        let same = |what: &str, is: usize, should: usize| match is == should {
+            true => Ok(()),
+            false => Err(format!("{what}: {is}, not {should}")),
+        };
+
+        if *self.world.freed.borrow() != model.freed {
+            return Err(format!(
+                "{:?} freed, not {:?}",
+                self.world.freed.borrow(),
+                model.freed
+            ));
+        }
+        same(
+            "wake",
+            shard.wake() as usize,
+            model.wake.unwrap_or(Wake::Idle) as usize,
+        )?;
+        same("kicks to wake", self.world.kicks.get(), model.kicks)?;
+        same(
+            "objects pushed",
+            shard.counts().pushed as usize,
+            model.pushed,
+        )?;
+        same("objects freed", freed as usize, model.freed.len())?;
+        same("objects pushed twice", twice as usize, model.twice)?;
+        same("blocks", self.world.pages.get(), model.blocks_in_use())
+    }
+}
+
+fn run(ops: &[Op], what: &str) -> Result<(), String> {
+    let mut run = Run::new();
+    let relevant = |result: Result<(), String>| match result {
+        Err(wrong) if wrong.contains(what) => Err(wrong),
+        _ => Ok(()),
+    };
+
+    for op in ops {
+        relevant(run.step(*op)).map_err(|wrong| format!("at {op:?}: {wrong}"))?;
+    }
+    run.barrier();
+    relevant(run.compare())?;
+    let _spares = shrink(&run.world, &run.lock);
+    relevant(match run.world.pages.get() {
+        0 => Ok(()),
+        pages => Err(format!("{pages} blocks leaked")),
+    })
+}
+
+/// Runs 2,000 sequences, the same ones each time, and says what was wrong in the shortest, of all
+/// that has `what` in its description.
+pub fn check(what: &str) -> Result<(), String> {
+    let config = Config {
+        cases: 2000,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+
+    let count = Cell::new(0);
+    TestRunner::new_with_rng(config, rng)
+        .run(&prop::collection::vec(op(), 1..100), |ops| {
+            count.set(count.get() + 1);
+            run(&ops, what).map_err(TestCaseError::fail)
+        })
+        .map_err(|err| err.to_string())?;
+    // The harness would keep what print!() says of a test that passes, and `make check` shows it.
+    let count = count.get();
+    let line = format!("explored {count} random sequences of the queue\n");
+ stderr().write_all(line.as_bytes()).unwrap();
+    Ok(())
+}
