@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+#ifndef NOLOCKS_BENCH_H
+#define NOLOCKS_BENCH_H
+
+#include <linux/timekeeping.h>
+
+/*
+ * Nanoseconds that @statement takes @ops times over, at best in @rounds: the
+ * least is one that no interrupt got into. Under QEMU's -icount shift=0 each
+ * nanosecond is one instruction.
+ */
+#define NOLOCKS_BEST(rounds, ops, statement)				\
+({									\
+	u64 __best = U64_MAX;						\
+									\
+	for (unsigned int __round = 0; __round < (rounds); __round++) {	\
+		u64 __start = ktime_get_ns();				\
+									\
+		for (unsigned int op = 0; op < (ops); op++)		\
+			statement;					\
+		__best = min(__best, ktime_get_ns() - __start);		\
+	}								\
+	__best;								\
+})
+
+u64 nolocks_bench_kfree_rcu(unsigned int how, void **objects, unsigned int nr);
+
+#endif

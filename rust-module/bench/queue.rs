@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What queueing an object costs, beside `kfree_rcu()`, as an `insmod`.
+//!
+//! Under QEMU's `-icount shift=0` each nanosecond is one instruction.
+
+use kernel::{
+    prelude::*,
+    time::{
+        Instant,
+        Monotonic, //
+    }, //
+};
+
+#[allow(dead_code, reason = "a benchmark needs little of it")]
+#[path = "../nolocks/mod.rs"]
+pub mod nolocks;
+#[allow(dead_code, reason = "a benchmark needs little of it")]
+#[path = "../queue/mod.rs"]
+pub mod queue;
+
+use queue::{
+    impl_has_bulk_head,
+    BulkHead,
+    BulkQueue, //
+};
+
+module! {
+    type: Bench,
+    name: "nolocks_bench_queue",
+    authors: ["The nolocks authors"],
+    description: "What queueing an object costs, in instructions",
+    license: "GPL",
+}
+
+extern "C" {
+    fn nolocks_bench_kfree_rcu(how: u32, objects: *mut *mut c_void, nr: u32) -> u64;
+}
+
+/// Two blocks' worth, so that what a block costs is in it.
+const OPS: usize = 2 * queue::CAPACITY;
+/// The best of them is one that no interrupt got into.
+const ROUNDS: usize = 20;
+const SIZE: usize = 64;
+
+/// As large as the object in C.
+struct Object {
+    _head: BulkHead,
+    _rest: [u8; SIZE - size_of::<BulkHead>()],
+}
+
+impl_has_bulk_head! {
+    impl HasBulkHead for Object { self._head }
+}
+
+fn objects() -> Result<KVVec<KBox<Object>>> {
+    let mut objects = KVVec::with_capacity(OPS, GFP_KERNEL)?;
+
+    for _ in 0..OPS {
+        let object = Object {
+            _head: BulkHead::new(),
+            _rest: [0; SIZE - size_of::<BulkHead>()],
+        };
+        objects.push(KBox::new(object, GFP_KERNEL)?, GFP_KERNEL)?;
+    }
+    Ok(objects)
+}
+
+/// The nanoseconds that `round` returns, at best.
+fn best(name: &str, mut round: impl FnMut() -> Result<u64>) -> Result {
+    let mut best = u64::MAX;
+
+    for _ in 0..ROUNDS {
+        best = best.min(round()?);
+    }
+    pr_info!("# bench: op={name} ops={OPS} ns={best}\n");
+    Ok(())
+}
+
+fn push(queue: &BulkQueue, mut push: impl FnMut(KBox<Object>) -> Result) -> Result<u64> {
+    let objects = objects()?;
+    let start = Instant::<Monotonic>::now();
+
+    for object in objects {
+        push(object)?;
+    }
+    let took = (Instant::now() - start).as_nanos();
+    queue.barrier();
+    Ok(took as u64)
+}
+
+/// As `how` says, which is the order of the names in `init()`.
+fn kfree_rcu(how: u32) -> Result<u64> {
+    let mut raw = KVVec::with_capacity(OPS, GFP_KERNEL)?;
+
+    for object in objects()? {
+        raw.push_within_capacity(KBox::into_raw(object))?;
+    }
+    // SAFETY: There are so many objects, from kmalloc() and as large as C's, which nobody else has.
+    Ok(unsafe { nolocks_bench_kfree_rcu(how, raw.as_mut_ptr().cast(), OPS as u32) })
+}
+
+struct Bench;
+
+impl kernel::Module for Bench {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
+        let queue = BulkQueue::new(c"nolocks_bench_queue")?;
+
+        best("push", || {
+            push(&queue, |object| {
+                queue.push(object);
+                Ok(())
+            })
+        })?;
+        best("push_headless", || {
+            push(&queue, |object| {
+                queue.push_headless(object).map_err(|_| ENOMEM)
+            })
+        })?;
+        best("try_push", || {
+            push(&queue, |object| queue.try_push(object).map_err(|_| ENOMEM))
+        })?;
+        for (how, name) in ["kfree_rcu", "kfree_rcu_mightsleep", "kfree_rcu_nolock"]
+            .into_iter()
+            .enumerate()
+        {
+            best(name, || kfree_rcu(how as u32))?;
+        }
+        Ok(Self)
+    }
+}

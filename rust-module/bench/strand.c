@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What becomes of a page that free_pages_nolock() cannot free at once. Mainline
+ * leaves it to the next free that takes zone->lock, whenever that is.
+ */
+#include <linux/delay.h>
+#include <linux/gfp.h>
+#include <linux/kprobes.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+
+#define ROUNDS	20
+/* Not for the pcp lists, so that zone->lock decides. */
+#define ORDER	(PAGE_ALLOC_COSTLY_ORDER + 1)
+/* An idle machine's worker is there within a tick or two. */
+#define PATIENCE_MS	500
+
+static bool nolocks_deferred(struct zone *zone)
+{
+#ifdef CONFIG_PAGE_SLOTS
+	return !llist_empty(&zone->deferred_free_pages);
+#else
+	return !llist_empty(&zone->trylock_free_pages);
+#endif
+}
+
+/* Mainline exports the allocation only. */
+static void (*nolocks_free(void))(struct page *page, unsigned int order)
+{
+	struct kprobe probe = { .symbol_name = "free_pages_nolock" };
+
+	if (register_kprobe(&probe))
+		return NULL;
+	unregister_kprobe(&probe);
+	return (void *)probe.addr;
+}
+
+static int __init nolocks_strand_init(void)
+{
+	void (*free)(struct page *page, unsigned int order) = nolocks_free();
+	unsigned int deferred = 0, stranded = 0;
+
+	if (!free)
+		return -ENOENT;
+
+	for (unsigned int i = 0; i < ROUNDS; i++) {
+		struct page *page = alloc_pages(GFP_KERNEL, ORDER);
+		struct page *next = alloc_pages(GFP_KERNEL, ORDER);
+		struct zone *zone;
+		unsigned long flags;
+
+		if (!page || !next) {
+			if (page)
+				__free_pages(page, ORDER);
+			if (next)
+				__free_pages(next, ORDER);
+			return -ENOMEM;
+		}
+
+		zone = page_zone(page);
+		/* As if an interrupt had come while the lock was held. */
+		spin_lock_irqsave(&zone->lock, flags);
+		free(page, ORDER);
+		deferred += nolocks_deferred(zone);
+		spin_unlock_irqrestore(&zone->lock, flags);
+
+		for (unsigned int ms = 0; ms < PATIENCE_MS; ms += 20) {
+			if (!nolocks_deferred(zone))
+				break;
+			msleep(20);
+		}
+		stranded += nolocks_deferred(zone);
+		__free_pages(next, ORDER);
+	}
+	pr_info("# strand: deferred=%u stranded=%u of=%u\n", deferred, stranded,
+		ROUNDS);
+	return 0;
+}
+module_init(nolocks_strand_init);
+
+static void __exit nolocks_strand_exit(void)
+{
+}
+module_exit(nolocks_strand_exit);
+
+MODULE_DESCRIPTION("Whether pages that could not be freed at once are stranded");
+MODULE_LICENSE("GPL");
