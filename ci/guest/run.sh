@@ -10,6 +10,11 @@ out=$boot/out
 # Through the kernel's log, where a line cannot be torn apart by one of the kernel's own.
 say() { echo "NOLOCKS: $*" >/dev/kmsg; }
 
+# Pages are charged to the memory cgroup of a task, but not to the root's.
+cgroup=/sys/fs/cgroup
+[ -e $cgroup/cgroup.procs ] || mount -t cgroup2 cgroup2 $cgroup
+echo +memory >$cgroup/cgroup.subtree_control && mkdir $cgroup/nolocks && echo $$ >$cgroup/nolocks/cgroup.procs
+
 say "guest up"
 # 3, because a command in the loop must not eat the plan.
 while read -r verb name file params <&3; do
@@ -45,6 +50,12 @@ while read -r verb name file params <&3; do
 	say "case $name rc=$rc"
 done 3<"$boot/plan"
 
+leaks=/sys/kernel/debug/kmemleak
+if [ -e $leaks ]; then
+	# A scan reports what is five seconds old and has not changed since the one before. Without a copy
+	# the runner knows that kmemleak could not be asked.
+	echo scan >$leaks && sleep 6 && echo scan >$leaks && cat $leaks >"$out/kmemleak"
+fi
 cat /proc/lockdep_stats >"$out/lockdep_stats" 2>/dev/null
 cat /proc/vmstat >"$out/vmstat"
 cat /proc/cmdline >"$out/cmdline"

@@ -46,6 +46,9 @@ pub fn choose(cache: &Cache, guest: &Guest) -> Result<Accel> {
     if let Some(accel) = excluded(guest.arch) {
         return Ok(accel);
     }
+    if guest.qemu.iter().any(|q| q.contains("-icount")) {
+        return Ok(tcg("emulated: its instructions are counted"));
+    }
     // The machine may differ after its next start, so the verdict holds for this one only.
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let file = cache.root.join("kvm.json");
@@ -71,6 +74,7 @@ fn probe(guest: &Guest) -> Result<Accel> {
     fs::write(guest.share.join(name).join("plan"), "")?;
     let limits = Limits {
         boot: PROBE_LIMIT,
+        silence: PROBE_LIMIT,
         run: PROBE_LIMIT,
         shutdown: PROBE_LIMIT,
     };
@@ -94,28 +98,13 @@ fn probe(guest: &Guest) -> Result<Accel> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
+    use crate::boot::tests::guest;
 
     fn probed(script: &str) -> Accel {
         let dir = tempfile::tempdir().unwrap();
-        let vng = dir.path().join("vng");
         // It tells the two modes apart, so that the probe is seen to ask for KVM.
-        let text = format!("#!/bin/sh\ncase \"$*\" in *--disable-kvm*) exit 9;; esac\n{script}\n");
-        fs::write(&vng, text).unwrap();
-        fs::set_permissions(&vng, fs::Permissions::from_mode(0o755)).unwrap();
-        let guest = Guest {
-            vng,
-            arch: Arch::X86,
-            image: "/k".into(),
-            root: None,
-            cpus: 1,
-            memory: "1G".into(),
-            cmdline: vec![],
-            kvm: false,
-            share: dir.path().to_owned(),
-            home: dir.path().to_owned(),
-        };
-        probe(&guest).unwrap()
+        let script = format!("case \"$*\" in *--disable-kvm*) exit 9;; esac\n{script}");
+        probe(&guest(dir.path(), &script)).unwrap()
     }
 
     #[test]

@@ -2,13 +2,15 @@
 //! One boot under virtme-ng. virtme-ng has no time limit and its exit status says little, so the
 //! markers on the console tell the phases apart, and each phase has a limit of its own.
 
+use crate::cache::write_atomic;
 use crate::lane::Arch;
 use crate::proc::{check_interrupt, spawn_lines};
 use crate::progress::Progress;
+use crate::wedged;
 use anyhow::{Context, Result};
 use std::fmt;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{LineWriter, Write};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::mpsc::RecvTimeoutError;
@@ -46,6 +48,8 @@ pub enum Ending {
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     pub boot: Duration,
+    /// Without a line before the guest is up: not slow, but wedged.
+    pub silence: Duration,
     pub run: Duration,
     pub shutdown: Duration,
 }
@@ -60,6 +64,7 @@ pub struct Guest {
     pub cpus: u32,
     pub memory: String,
     pub cmdline: Vec<String>,
+    pub qemu: Vec<String>,
     pub kvm: bool,
     /// The run folder, /mnt in the guest.
     pub share: PathBuf,
@@ -71,6 +76,19 @@ pub struct Outcome {
     pub console: String,
     pub ending: Ending,
     pub took: Duration,
+    /// Where an earlier attempt is kept that hung before the guest was up.
+    pub hung_before: Option<PathBuf>,
+}
+
+impl Outcome {
+    /// For people, if there was such an attempt.
+    pub fn hung(&self, name: &str) -> Option<String> {
+        let kept = self.hung_before.as_ref()?;
+        Some(format!(
+            "boot {name} hung before the guest was up and was repeated: see {}",
+            kept.join("registers.txt").display()
+        ))
+    }
 }
 
 impl Guest {
@@ -108,6 +126,9 @@ impl Guest {
             vng.args(["--arch", "arm64", "--user", "root"]);
             vng.arg("--qemu-opts=-M virt,gic-version=3 -cpu max,pauth-impdef=on");
         }
+        for arguments in &self.qemu {
+            vng.arg(format!("--qemu-opts={arguments}"));
+        }
         vng.env("HOME", &self.home).current_dir("/");
         // virtme-ng starts its helper by name.
         if let Some(bin) = self.vng.parent() {
@@ -125,10 +146,18 @@ impl Guest {
         let folder = self.share.join(name);
         std::fs::create_dir_all(folder.join("out"))?;
         let log = folder.join("console.txt");
-        let mut file = BufWriter::new(
+        // By lines, for people who watch it.
+        let mut file = LineWriter::new(
             File::create(&log).with_context(|| format!("cannot write {}", log.display()))?,
         );
         let mut vng = self.command();
+        // A socket's path must be short.
+        let monitor = tempfile::tempdir()?;
+        let socket = monitor.path().join("qmp");
+        vng.arg(format!(
+            "--qemu-opts=-qmp unix:{},server=on,wait=off",
+            socket.display()
+        ));
         let exports: String = env.iter().map(|(k, v)| format!("{k}={v} ")).collect();
         vng.args([
             "--verbose",
@@ -140,6 +169,7 @@ impl Guest {
         let mut console = String::new();
         let mut phase = Phase::Boot;
         let mut since = Instant::now();
+        let mut heard = since;
         let ending = loop {
             let limit = match phase {
                 Phase::Boot => limits.boot,
@@ -149,9 +179,13 @@ impl Guest {
             let Some(left) = limit.checked_sub(since.elapsed()) else {
                 break Ending::Hung(phase, limit);
             };
+            if phase == Phase::Boot && heard.elapsed() >= limits.silence {
+                break Ending::Hung(phase, limits.silence);
+            }
             // Short, so that a log without a terminal hears of a silent guest too.
             match lines.recv_timeout(left.min(Duration::from_secs(1))) {
                 Ok(line) => {
+                    heard = Instant::now();
                     writeln!(file, "{line}")?;
                     console.push_str(&line);
                     console.push('\n');
@@ -171,6 +205,12 @@ impl Guest {
                 }
             }
         };
+        if matches!(ending, Ending::Hung(..)) {
+            let symbols = std::fs::read_to_string(self.share.join("System.map"));
+            let text = wedged::registers(&socket, &symbols.unwrap_or_default())
+                .unwrap_or_else(|e| format!("{e:#}\n"));
+            write_atomic(&folder.join("registers.txt"), &text)?;
+        }
         group.kill();
         // What was on its way; the dead close their end, and an escaped process cannot hold this up.
         while let Ok(line) = lines.recv_timeout(Duration::from_secs(1)) {
@@ -193,34 +233,35 @@ impl Guest {
             console,
             ending,
             took,
+            hung_before: None,
         })
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
 
     const LONG: Duration = Duration::from_secs(60);
     const SHORT: Duration = Duration::from_millis(300);
     const WHOLE: Limits = Limits {
         boot: LONG,
+        silence: LONG,
         run: LONG,
         shutdown: LONG,
     };
     const UP: &str = "echo '[ 1.0] NOLOCKS: guest up'";
     const DONE: &str = "echo '[ 2.0] NOLOCKS: guest done'";
 
-    /// A virtme-ng that is a shell script. Only the phase under test has a short limit, so that a slow
-    /// machine cannot turn one phase's hang into another's.
-    fn fake(script: &str, limits: Limits) -> (Outcome, tempfile::TempDir) {
-        let dir = tempfile::tempdir().unwrap();
-        let vng = dir.path().join("vng");
+    /// Its virtme-ng is a shell script.
+    pub fn guest(dir: &Path, script: &str) -> Guest {
+        let vng = dir.join("vng");
         fs::write(&vng, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(&vng, fs::Permissions::from_mode(0o755)).unwrap();
-        let guest = Guest {
+        Guest {
             vng,
             arch: Arch::X86,
             image: "/k".into(),
@@ -228,11 +269,19 @@ mod tests {
             cpus: 2,
             memory: "1G".into(),
             cmdline: vec!["cma=64M".into()],
+            qemu: vec![],
             kvm: false,
-            share: dir.path().join("run"),
-            home: dir.path().to_owned(),
-        };
-        (guest.boot("main", limits, &[]).unwrap(), dir)
+            share: dir.join("run"),
+            home: dir.to_owned(),
+        }
+    }
+
+    /// Only the phase under test has a short limit, so that a slow machine cannot turn one phase's
+    /// hang into another's.
+    fn fake(script: &str, limits: Limits) -> (Outcome, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let outcome = guest(dir.path(), script).boot("main", limits, &[]).unwrap();
+        (outcome, dir)
     }
 
     #[test]
@@ -279,6 +328,23 @@ mod tests {
     }
 
     #[test]
+    fn a_boot_that_falls_silent_is_over_before_its_limit() {
+        let silence = SHORT;
+        let limits = Limits { silence, ..WHOLE };
+        let (outcome, dir) = fake("echo booting; sleep 1000", limits);
+        assert_eq!(outcome.ending, Ending::Hung(Phase::Boot, SHORT));
+        let registers = dir.path().join("run/main/registers.txt");
+        assert!(
+            fs::read_to_string(registers)
+                .unwrap()
+                .contains("no monitor")
+        );
+        // A guest that is up may be silent for as long as its phase may take.
+        let (outcome, _dir) = fake(&format!("{UP}; sleep 1; {DONE}"), limits);
+        assert_eq!(outcome.ending, Ending::Done);
+    }
+
+    #[test]
     fn a_death_says_its_phase() {
         assert_eq!(
             fake("echo panic", WHOLE).0.ending,
@@ -311,16 +377,9 @@ mod tests {
     fn the_command_line_holds_what_the_traps_need() {
         let dir = tempfile::tempdir().unwrap();
         let guest = Guest {
-            vng: "/v/bin/vng".into(),
             arch: Arch::Arm64,
-            image: "/k".into(),
             root: Some("/r".into()),
-            cpus: 2,
-            memory: "1G".into(),
-            cmdline: vec![],
-            kvm: false,
-            share: dir.path().to_owned(),
-            home: "/h".into(),
+            ..guest(dir.path(), "")
         };
         let text = crate::proc::show(&guest.command());
         for part in [

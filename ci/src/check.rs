@@ -25,13 +25,14 @@ pub fn run(job: &Job) -> Result<()> {
 
 pub fn all(job: &Job, tally: &mut Tally) -> Result<()> {
     let pristine = tree::debian(&job.cache)?.pristine()?;
-    tally.check("ci: rustfmt", cargo(job, &["fmt", "--check"]))?;
+    tally.check("ci: rustfmt", cargo(job, &["fmt", "--all", "--check"]))?;
     tally.check(
         "ci: clippy",
         cargo(
             job,
             &[
                 "clippy",
+                "--workspace",
                 "--all-targets",
                 "--quiet",
                 "--",
@@ -90,12 +91,20 @@ fn cargo_command(job: &Job, args: &[&str]) -> Command {
 fn unit_tests(job: &Job, tally: &mut Tally) -> Result<()> {
     let mut progress = Progress::new("ci: unit tests", 0);
     let mut lines = Vec::new();
-    let status = run_lines(&mut cargo_command(job, &["test", "--locked"]), |line| {
-        progress.say(line);
-        lines.push(line.to_owned());
-    })?;
+    let status = run_lines(
+        &mut cargo_command(job, &["test", "--workspace", "--locked"]),
+        |line| {
+            progress.say(line);
+            lines.push(line.to_owned());
+        },
+    )?;
     let (passed, failed) = counts(&lines.join("\n"));
     tally.passed(passed);
+    for what in EXPLORED {
+        let count = explored(&lines, what);
+        let result = (count > 0).then_some(()).context("none");
+        tally.check(&format!("ci: {count} {what}"), result)?;
+    }
     for name in lines
         .iter()
         .filter_map(|l| l.strip_prefix("test ")?.strip_suffix(" ... FAILED"))
@@ -111,6 +120,24 @@ fn unit_tests(job: &Job, tally: &mut Tally) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// What the models go through without finding a bug, as their tests call it.
+const EXPLORED: [&str; 3] = [
+    "interleavings of the slots",
+    "interleavings of the queue",
+    "random sequences of the queue",
+];
+
+fn explored(lines: &[String], what: &str) -> usize {
+    let count = |line: &String| {
+        let (count, of) = line.split_once("explored ")?.1.split_once(' ')?;
+        (of == what).then(|| count.parse().ok()).flatten()
+    };
+    lines
+        .iter()
+        .filter_map(count)
+        .fold(0, usize::saturating_add)
 }
 
 fn counts(text: &str) -> (usize, usize) {
@@ -328,6 +355,20 @@ mod tests {
         let text = "test result: ok. 3 passed; 0 failed; 0 ignored\nx\ntest result: FAILED. 1 passed; 2 failed;\n";
         assert_eq!(counts(text), (4, 2));
         assert_eq!(counts("error: could not compile"), (0, 0));
+    }
+
+    #[test]
+    fn what_was_explored_adds_up_by_kind() {
+        let lines = [
+            "explored 3 interleavings of the slots",
+            // Without threads of its own the harness has begun a line by then.
+            "test a ... explored 4 interleavings of the slots",
+            "explored 5 interleavings of the queue",
+            "explored many random sequences of the queue",
+        ]
+        .map(str::to_owned);
+        let counts = EXPLORED.map(|what| explored(&lines, what));
+        assert_eq!(counts, [7, 5, 0]);
     }
 
     fn repo(files: &[(&str, &str)]) -> tempfile::TempDir {

@@ -39,6 +39,9 @@ impl Arch {
     }
 }
 
+/// In a build folder: what make said.
+pub const LOG: &str = "nolocks-build.log";
+
 /// What a finished build was made from; a build folder whose stamp says the same needs no make.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Stamp {
@@ -68,14 +71,7 @@ pub struct Plan<'a> {
 impl Plan<'_> {
     /// Where the build is, finished or not.
     pub fn place(&self, cache: &Cache, source: &Prepared) -> Result<Build> {
-        let options = Options::parse(self.fragments)?;
-        let asked = options.render();
-        let stamp = Stamp {
-            tree: source.origin.id.clone(),
-            series: source.series.clone(),
-            config: sha256(&asked),
-            toolchain: toolchain(cache)?,
-        };
+        let stamp = self.stamp(cache, &source.origin.id, &source.series)?;
         let slot = source
             .dir
             .file_name()
@@ -86,8 +82,17 @@ impl Plan<'_> {
         Ok(Build {
             dir,
             stamp,
-            options,
+            options: Options::parse(self.fragments)?,
             hold: None,
+        })
+    }
+
+    pub fn stamp(&self, cache: &Cache, tree: &str, series: &str) -> Result<Stamp> {
+        Ok(Stamp {
+            tree: tree.to_owned(),
+            series: series.to_owned(),
+            config: sha256(Options::parse(self.fragments)?.render()),
+            toolchain: toolchain(cache)?,
         })
     }
 
@@ -145,12 +150,7 @@ impl Plan<'_> {
         );
         let mut make = make(cache, self.arch, &source.dir, &build.dir);
         make.args(self.extra).args(self.goals);
-        logged(
-            &mut make,
-            &build.dir.join("nolocks-build.log"),
-            &mut progress,
-        )
-        .or_exit(Exit::Build)?;
+        logged(&mut make, &build.dir.join(LOG), &mut progress).or_exit(Exit::Build)?;
         if !objects {
             write_atomic(&count_file, &progress.count().to_string())?;
         }
@@ -298,6 +298,20 @@ impl Modules {
     }
 }
 
+/// make for modules of `source`, with its products in `out`.
+pub fn module_make(cache: &Cache, kernel: &Path, arch: Arch, source: &Path, out: &Path) -> Command {
+    let mut make = Command::new("make");
+    make.arg("-C")
+        .arg(kernel)
+        .arg(format!("M={}", source.display()))
+        .arg(format!("MO={}", out.display()))
+        .arg(format!("ARCH={}", arch.kernel()))
+        .args(toolchain_args(cache))
+        .arg(jobs());
+    clean_env(&mut make, &cache.root);
+    make
+}
+
 /// Out of tree and out of the checkout: `MO=` puts every product below the cache.
 pub fn modules(
     cache: &Cache,
@@ -323,19 +337,11 @@ pub fn modules(
         },
         0,
     );
-    let mut make = Command::new("make");
-    make.arg("-C")
-        .arg(kernel)
-        .arg(format!("M={}", checkout.display()))
-        .arg(format!("MO={}", dir.display()))
-        .arg(format!("ARCH={}", arch.kernel()))
-        .args(toolchain_args(cache))
-        .arg(jobs());
+    let mut make = module_make(cache, kernel, arch, checkout, &dir);
     if clippy {
         make.arg("CLIPPY=1");
     }
     make.arg("modules");
-    clean_env(&mut make, &cache.root);
     let log = dir.join("nolocks-modules.log");
     logged(&mut make, &log, &mut progress).or_exit(Exit::Build)?;
     if clippy {

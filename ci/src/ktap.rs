@@ -5,7 +5,7 @@
 use crate::scan::messages;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -22,15 +22,13 @@ pub struct Case {
     pub reason: Option<String>,
 }
 
-/// Pages asked for and obtained in a context through an API; `locks` counts lock acquisitions where measured.
+/// Pages asked for and obtained in a context through an API.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Stat {
     pub context: String,
     pub api: String,
     pub attempts: u64,
     pub obtained: u64,
-    #[serde(default)]
-    pub locks: Option<u64>,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -41,10 +39,39 @@ pub struct Burst {
     pub obtained: u64,
 }
 
+/// Locks that `calls` calls of an operation took; those of RCU, for which nobody waits, are apart.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Locks {
+    pub context: String,
+    pub api: String,
+    pub op: String,
+    pub calls: u64,
+    pub locks: u64,
+    pub rcu: u64,
+    #[serde(default)]
+    pub names: BTreeMap<String, u64>,
+}
+
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Ledger {
     pub obtained: u64,
     pub freed: u64,
+}
+
+/// What all CPUs pushed to the queue without a pause, and what of it found no block.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Peak {
+    pub cpus: u64,
+    pub pushed: u64,
+    pub listed: u64,
+    pub ms: u64,
+}
+
+/// Objects that the queue freed, and those that it freed twice.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Objects {
+    pub freed: u64,
+    pub corrupt: u64,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
@@ -57,9 +84,18 @@ pub struct Suite {
     #[serde(default)]
     pub bursts: Vec<Burst>,
     #[serde(default)]
+    pub locks: Vec<Locks>,
+    #[serde(default)]
     pub ledger: Option<Ledger>,
     #[serde(default)]
+    pub peak: Option<Peak>,
+    #[serde(default)]
+    pub objects: Option<Objects>,
+    #[serde(default)]
     pub seed: Option<u64>,
+    /// Why the case that has not ended yet failed.
+    #[serde(skip)]
+    pub failed: Vec<String>,
 }
 
 impl Suite {
@@ -113,9 +149,14 @@ impl Suite {
             return Ok(());
         }
         ensure!(line != "KTAP version 1", "a second KTAP header");
-        let Some(case) = result(line, self.cases.len() + 1)? else {
+        let Some(mut case) = result(line, self.cases.len() + 1)? else {
             bail!("neither a result, a plan nor a diagnostic");
         };
+        let failed = std::mem::take(&mut self.failed).join("; ");
+        if !failed.is_empty() {
+            ensure!(case.status == Status::Fail, "no failure, after: {failed}");
+            case.reason = case.reason.or(Some(failed));
+        }
         self.add(case)
     }
 
@@ -143,7 +184,6 @@ impl Suite {
                     api: f.take("api")?,
                     attempts: number(&f.take("attempts")?)?,
                     obtained: number(&f.take("obtained")?)?,
-                    locks: f.0.remove("locks").map(|n| number(&n)).transpose()?,
                 };
                 f.empty()?;
                 ensure!(stat.obtained <= stat.attempts, "more obtained than tried");
@@ -163,12 +203,68 @@ impl Suite {
                 ensure!(burst.obtained <= burst.size, "more obtained than tried");
                 self.bursts.push(burst);
             }
+            "locks" => {
+                let mut f = Fields::parse(rest)?;
+                let locks = Locks {
+                    context: f.take("context")?,
+                    api: f.take("api")?,
+                    op: f.take("op")?,
+                    calls: number(&f.take("calls")?)?,
+                    locks: number(&f.take("locks")?)?,
+                    rcu: number(&f.take("rcu")?)?,
+                    names: BTreeMap::new(),
+                };
+                f.empty()?;
+                let same = |l: &Locks| {
+                    (&l.context, &l.api, &l.op) == (&locks.context, &locks.api, &locks.op)
+                };
+                ensure!(!self.locks.iter().any(same), "a second line for these");
+                self.locks.push(locks);
+            }
+            "lock" => {
+                let (n, name) = rest.split_once(" of ").context("not N of NAME")?;
+                let (n, last) = (number(n)?, self.locks.last_mut());
+                let last = last.context("a lock before the count that it is part of")?;
+                let known = last.names.insert(name.to_owned(), n);
+                ensure!(known.is_none(), "a second line for this lock");
+                let named = last
+                    .names
+                    .values()
+                    .try_fold(0u64, |sum, n| sum.checked_add(*n));
+                ensure!(
+                    named.is_some_and(|n| n <= last.locks),
+                    "more than were counted"
+                );
+            }
+            "failed" => self.failed.push(rest.to_owned()),
             "ledger" => {
                 let mut f = Fields::parse(rest)?;
                 ensure!(self.ledger.is_none(), "a second ledger");
                 self.ledger = Some(Ledger {
                     obtained: number(&f.take("obtained")?)?,
                     freed: number(&f.take("freed")?)?,
+                });
+                f.empty()?;
+            }
+            "peak" => {
+                let mut f = Fields::parse(rest)?;
+                ensure!(self.peak.is_none(), "a second peak");
+                let peak = Peak {
+                    cpus: number(&f.take("cpus")?)?,
+                    pushed: number(&f.take("pushed")?)?,
+                    listed: number(&f.take("listed")?)?,
+                    ms: number(&f.take("ms")?)?,
+                };
+                f.empty()?;
+                ensure!(peak.listed <= peak.pushed, "more listed than pushed");
+                self.peak = Some(peak);
+            }
+            "objects" => {
+                let mut f = Fields::parse(rest)?;
+                ensure!(self.objects.is_none(), "a second count");
+                self.objects = Some(Objects {
+                    freed: number(&f.take("freed")?)?,
+                    corrupt: number(&f.take("corrupt")?)?,
                 });
                 f.empty()?;
             }
@@ -186,6 +282,8 @@ impl Suite {
             .planned
             .with_context(|| format!("{}: no plan (1..N)", self.name))?;
         ensure!(planned > 0, "{}: the plan is empty", self.name);
+        let failed = self.failed.join("; ");
+        ensure!(failed.is_empty(), "{}: {failed}: of no case", self.name);
         ensure!(
             self.cases.len() == planned,
             "{}: {planned} cases planned, {} reported; the last was {}",
@@ -313,7 +411,12 @@ impl Kunit {
             0 if text.starts_with('#') => {}
             0 => {
                 let Some(verdict) = result(line, 1)? else {
-                    bail!("neither a result, a plan nor a diagnostic");
+                    // The message of a failed expectation is not even indented.
+                    ensure!(
+                        self.failure.is_some(),
+                        "neither a result, a plan nor a diagnostic"
+                    );
+                    return Ok(None);
                 };
                 ensure!(self.planned, "a result before the plan");
                 return self.close(verdict).map(Some);
@@ -409,13 +512,20 @@ pub mod tests {
 [    9.200002][    C0] clocksource: something else
 [    9.300000][    T1] nolocks_stress: # seed: 7
 nolocks_stress: # stat: context=task api=no_locks attempts=10 obtained=9
-nolocks_stress: # stat: context=task api=nolock attempts=10 obtained=10 locks=20
+nolocks_stress: # stat: context=task api=nolock attempts=10 obtained=10
 nolocks_stress: # burst: context=raw api=no_locks size=64 obtained=64
+nolocks_stress: # locks: context=task api=no_locks op=alloc calls=32 locks=33 rcu=1
+nolocks_stress: # lock: 32 of &pcp->lock
+nolocks_stress: # locks: context=task api=no_locks op=free calls=32 locks=0 rcu=0
 nolocks_stress: # any other remark
 nolocks_stress: ok 1 task
+nolocks_stress: # failed: hardirq: 8 pages in a burst of 9
+nolocks_stress: # failed: 2 visits were not in the context asked for
 nolocks_stress: not ok 2 hardirq
 nolocks_stress: ok 3 nmi # SKIP no NMI source
 nolocks_stress: # ledger: obtained=83 freed=83
+nolocks_stress: # peak: cpus=4 pushed=1000 listed=1 ms=20
+nolocks_stress: # objects: freed=1234 corrupt=0
 ";
 
     fn error(console: &str) -> String {
@@ -433,7 +543,12 @@ nolocks_stress: # ledger: obtained=83 freed=83
         assert_eq!(status, [Status::Pass, Status::Fail, Status::Skip]);
         assert_eq!(suite.cases[2].reason.as_deref(), Some("no NMI source"));
         assert_eq!(suite.stats[0].obtained, 9);
-        assert_eq!(suite.stats[1].locks, Some(20));
+        let why = "hardirq: 8 pages in a burst of 9; 2 visits were not in the context asked for";
+        assert_eq!(suite.cases[1].reason.as_deref(), Some(why));
+        let counts = |l: &Locks| (l.calls, l.locks, l.rcu, l.names.len());
+        assert_eq!(counts(&suite.locks[0]), (32, 33, 1, 1));
+        assert_eq!(suite.locks[0].names["&pcp->lock"], 32);
+        assert_eq!(counts(&suite.locks[1]), (32, 0, 0, 0));
         assert_eq!(suite.bursts[0].size, 64);
         let ledger = Ledger {
             obtained: 83,
@@ -485,7 +600,21 @@ nolocks_stress: # ledger: obtained=83 freed=83
                 "a second line for these two",
             ),
             ("api=nolock ", "", "no api="),
-            ("locks=20", "lock=20", "lock= does not belong here"),
+            ("locks=33", "locks=33 lock=1", "lock= does not belong here"),
+            ("locks=33", "locks=31", "more than were counted"),
+            ("op=free", "op=alloc", "a second line for these"),
+            ("32 of &pcp", "32 &pcp", "not N of NAME"),
+            (
+                "# locks: context=task api=no_locks op=alloc",
+                "#",
+                "a lock before the count",
+            ),
+            ("not ok 2", "ok 2", "no failure, after: hardirq: 8 pages"),
+            (
+                "freed=83",
+                "freed=83\nnolocks_stress: # failed: x",
+                "x: of no case",
+            ),
             ("freed=83", "freed=-1", "is not a number"),
             (
                 "seed: 7",
@@ -567,9 +696,8 @@ nolocks_stress: # ledger: obtained=83 freed=83
         let mut lines = vec!["KTAP version 1".to_owned(), format!("1..{}", s.cases.len())];
         lines.extend(s.seed.map(|n| format!("# seed: {n}")));
         for t in &s.stats {
-            let locks = t.locks.map_or(String::new(), |n| format!(" locks={n}"));
             lines.push(format!(
-                "# stat: context={} api={} attempts={} obtained={}{locks}",
+                "# stat: context={} api={} attempts={} obtained={}",
                 t.context, t.api, t.attempts, t.obtained
             ));
         }
@@ -578,6 +706,17 @@ nolocks_stress: # ledger: obtained=83 freed=83
                 "# burst: context={} api={} size={} obtained={}",
                 b.context, b.api, b.size, b.obtained
             ));
+        }
+        for l in &s.locks {
+            lines.push(format!(
+                "# locks: context={} api={} op={} calls={} locks={} rcu={}",
+                l.context, l.api, l.op, l.calls, l.locks, l.rcu
+            ));
+            lines.extend(
+                l.names
+                    .iter()
+                    .map(|(name, n)| format!("# lock: {n} of {name}")),
+            );
         }
         for (i, c) in s.cases.iter().enumerate() {
             let ok = if c.status == Status::Fail {
@@ -609,13 +748,17 @@ nolocks_stress: # ledger: obtained=83 freed=83
         let status = prop_oneof![Just(Status::Pass), Just(Status::Fail), Just(Status::Skip)];
         let case = (status, "[A-RT-Za-z0-9][A-Za-z0-9 ]{0,20}[a-z]");
         let cases = prop::collection::btree_map(name, case, 1..20);
-        let stat = (any::<u64>(), any::<u64>(), any::<Option<u64>>());
+        let stat = (any::<u64>(), any::<u64>());
         let stats = prop::collection::btree_map((name, name), stat, 0..8);
         let burst = (name, name, any::<u64>(), any::<u64>());
         let bursts = prop::collection::vec(burst, 0..8);
+        let taken = prop::collection::btree_map("[&a-z][a-z>. -]{0,8}[a-z]", any::<u32>(), 0..4);
+        let lock = (any::<u64>(), any::<u32>(), any::<u64>(), taken);
+        let locks = prop::collection::btree_map((name, name, name), lock, 0..8);
         let ledger = any::<Option<(u64, u64)>>();
-        (cases, stats, bursts, ledger, any::<Option<u64>>()).prop_map(
-            |(cases, stats, bursts, ledger, seed)| Suite {
+        let seed = any::<Option<u64>>();
+        (cases, stats, bursts, locks, ledger, seed).prop_map(
+            |(cases, stats, bursts, locks, ledger, seed)| Suite {
                 name: "nolocks_stress".to_owned(),
                 planned: Some(cases.len()),
                 cases: cases
@@ -628,12 +771,11 @@ nolocks_stress: # ledger: obtained=83 freed=83
                     .collect(),
                 stats: stats
                     .into_iter()
-                    .map(|((context, api), (a, b, locks))| Stat {
+                    .map(|((context, api), (a, b))| Stat {
                         context,
                         api,
                         attempts: a.max(b),
                         obtained: a.min(b),
-                        locks,
                     })
                     .collect(),
                 bursts: bursts
@@ -645,8 +787,24 @@ nolocks_stress: # ledger: obtained=83 freed=83
                         obtained: a.min(b),
                     })
                     .collect(),
+                locks: locks
+                    .into_iter()
+                    .map(|((context, api, op), (calls, unnamed, rcu, names))| Locks {
+                        context,
+                        api,
+                        op,
+                        calls,
+                        locks: u64::from(unnamed)
+                            + names.values().map(|n| u64::from(*n)).sum::<u64>(),
+                        rcu,
+                        names: names.into_iter().map(|(k, n)| (k, n.into())).collect(),
+                    })
+                    .collect(),
                 ledger: ledger.map(|(obtained, freed)| Ledger { obtained, freed }),
+                peak: None,
+                objects: None,
                 seed,
+                failed: Vec::new(),
             },
         )
     }
@@ -670,6 +828,10 @@ nolocks_stress: # ledger: obtained=83 freed=83
             "stat: ",
             "burst: ",
             "ledger: ",
+            "locks: ",
+            "lock: ",
+            "failed: ",
+            " of ",
             "seed: ",
             "context=",
             "api=",

@@ -5,7 +5,7 @@
 use crate::exit::{Exit, fail};
 use anyhow::{Context, Result};
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -31,10 +31,19 @@ pub struct Lane {
     pub memory: String,
     #[serde(default)]
     pub cmdline: Vec<String>,
+    /// More arguments for QEMU.
+    #[serde(default)]
+    pub qemu: Vec<String>,
     pub limits: Limits,
+    #[serde(default)]
     pub stress: Load,
-    /// A lane without this table is no part of `make test`.
+    /// A lane without this table is part of `make test` only when it is named.
     pub test: Option<Load>,
+    /// Cases of the stress module that cannot run here, and must say so; all others must run.
+    #[serde(default)]
+    pub skips: BTreeSet<String>,
+    /// A lane without this table leaves the queue alone.
+    pub queue: Option<Queue>,
     /// KUnit suites that must have run, and how many cases each has.
     #[serde(default)]
     pub kunit: BTreeMap<String, usize>,
@@ -64,7 +73,7 @@ impl Limits {
 }
 
 /// What the stress module is told, and what it must at least have obtained.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Load {
     #[serde(default)]
@@ -77,6 +86,19 @@ pub struct Load {
     pub contexts: Vec<String>,
 }
 
+/// What the queue's stress module is told, and what it must at least have freed.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Queue {
+    /// Its parameter of this name.
+    pub objects: u64,
+    /// Objects over all cases.
+    pub freed: u64,
+    /// Cases that cannot run here, as above.
+    #[serde(default)]
+    pub skips: BTreeSet<String>,
+}
+
 /// A deliberate bug whose boot must come out red.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -84,8 +106,14 @@ pub struct Control {
     pub name: String,
     pub module: String,
     pub params: String,
+    /// Controls that name the same boot share it: their reports must not be lockdep's.
+    pub boot: Option<String>,
     /// Splat rules that must fire, and no others may.
+    #[serde(default)]
     pub expect: Vec<String>,
+    /// KTAP cases of the module that must fail, and why they must say so; no others may.
+    #[serde(default)]
+    pub fails: BTreeMap<String, String>,
 }
 
 impl Lane {
@@ -111,6 +139,29 @@ impl Lane {
 
     pub fn load_all(dir: &Path) -> Result<Vec<Lane>> {
         names(dir)?.iter().map(|n| Lane::load(dir, n)).collect()
+    }
+
+    /// The load of `make test`.
+    pub fn test_load(&self) -> &Load {
+        self.test.as_ref().unwrap_or(&self.stress)
+    }
+
+    /// The controls by boot. Lockdep falls silent after a report, so whoever causes one has a boot of
+    /// its own; those that only make a case fail share one, and others where the lane says so.
+    pub fn control_boots(&self) -> Vec<(String, Vec<&Control>)> {
+        let mut boots: Vec<(String, Vec<&Control>)> = Vec::new();
+        for control in &self.controls {
+            let name = match &control.boot {
+                Some(name) => format!("controls-{name}"),
+                None if control.expect.is_empty() => "controls-ktap".to_owned(),
+                None => format!("control-{}", control.name),
+            };
+            match boots.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, controls)) => controls.push(control),
+                None => boots.push((name, vec![control])),
+            }
+        }
+        boots
     }
 }
 
@@ -149,8 +200,15 @@ fn parse(text: &str) -> Result<Lane, (usize, String)> {
     if lane.limits.boot == 0 || lane.limits.run == 0 || lane.limits.shutdown == 0 {
         return bad("limits: each of boot, run and shutdown must be above 0");
     }
-    if lane.controls.iter().any(|c| c.expect.is_empty()) {
-        return bad("control: `expect` must name the rule that turns it red");
+    for (i, control) in lane.controls.iter().enumerate() {
+        if control.expect.is_empty() && control.fails.is_empty() {
+            return bad(
+                "control: `expect` must name the rule that turns it red, or `fails` the case",
+            );
+        }
+        if lane.controls[..i].iter().any(|c| c.name == control.name) {
+            return bad("control: two have the same name");
+        }
     }
     Ok(lane)
 }
@@ -176,7 +234,14 @@ mod tests {
     fn a_good_lane_parses() {
         let lane = parse(GOOD).unwrap();
         assert_eq!(lane.arch, Arch::X86);
-        assert!(lane.test.is_none());
+        assert_eq!(lane.test_load().obtained, lane.stress.obtained);
+        assert!(lane.skips.is_empty());
+        let test = GOOD
+            .replace("[stress]", "[test]")
+            .replace("obtained = 1", "obtained = 7");
+        let table = test.lines().skip_while(|l| !l.contains("[test]"));
+        let both = GOOD.to_owned() + &table.collect::<Vec<_>>().join("\n");
+        assert_eq!(parse(&both).unwrap().test_load().obtained, 7);
         assert_eq!(lane.limits.run(Duration::from_secs(10)).as_secs(), 12);
     }
 
@@ -195,6 +260,42 @@ mod tests {
     fn a_control_that_expects_nothing_is_refused() {
         let control = "#: [[control]]\n#: name = \"c\"\n#: module = \"m\"\n#: params = \"\"\n#: expect = []\n";
         assert!(error(&(GOOD.to_owned() + control)).contains("expect"));
+    }
+
+    #[test]
+    fn controls_that_cause_no_report_share_a_boot() {
+        let control = |name: &str, red: &str| {
+            format!(
+                "#: [[control]]\n#: name = \"{name}\"\n#: module = \"m\"\n#: params = \"\"\n#: {red}\n"
+            )
+        };
+        let (leak, splat) = ("fails = { ledger = \"why\" }", "expect = [\"r\"]");
+        let warm = "boot = \"warm\"\n#: expect = [\"r\"]";
+        let text = [
+            ("a", leak),
+            ("b", splat),
+            ("c", leak),
+            ("d", warm),
+            ("e", warm),
+        ]
+        .map(|(n, r)| control(n, r));
+        let lane = parse(&(GOOD.to_owned() + &text.concat())).unwrap();
+        let boots: Vec<(String, Vec<&str>)> = lane
+            .control_boots()
+            .into_iter()
+            .map(|(name, cs)| (name, cs.iter().map(|c| c.name.as_str()).collect()))
+            .collect();
+        let want = |name: &str, controls| (name.to_owned(), controls);
+        assert_eq!(
+            boots,
+            [
+                want("controls-ktap", vec!["a", "c"]),
+                want("control-b", vec!["b"]),
+                want("controls-warm", vec!["d", "e"]),
+            ]
+        );
+        let twice = GOOD.to_owned() + &text[0] + &text[0];
+        assert!(error(&twice).contains("same name"));
     }
 
     #[test]

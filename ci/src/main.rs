@@ -2,9 +2,11 @@
 //! The runner behind `make`: docs/runner.md says what each command does and how it ends.
 
 mod accel;
+mod bench;
 mod boot;
 mod cache;
 mod check;
+mod compile_fail;
 mod config;
 mod exit;
 mod judge;
@@ -23,6 +25,7 @@ mod sparse;
 mod tally;
 mod tree;
 mod verify;
+mod wedged;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
@@ -74,6 +77,9 @@ struct Params {
     mask: Option<u32>,
     #[arg(long)]
     pages: Option<u32>,
+    /// The queue's stress module's
+    #[arg(long)]
+    objects: Option<u32>,
 }
 
 impl Params {
@@ -84,6 +90,7 @@ impl Params {
             ("seed", self.seed),
             ("mask", self.mask),
             ("pages", self.pages),
+            ("objects", self.objects),
         ]
         .into_iter()
         .filter_map(|(name, value)| Some((name.to_owned(), value?.into())))
@@ -102,6 +109,14 @@ enum Task {
         #[command(flatten)]
         params: Params,
     },
+    /// Push objects to the queue for a long time
+    Soak {
+        #[command(flatten)]
+        at: Where,
+        /// How many, all in all
+        #[arg(long, default_value_t = 10_000_000)]
+        objects: u64,
+    },
     /// Unit tests, series checks, and the lanes with their controls
     Test {
         #[command(flatten)]
@@ -113,6 +128,8 @@ enum Task {
     SeriesCheck,
     /// Run sparse on the C files that the series touches
     Sparse,
+    /// Count the instructions of a page and of queueing an object, with and without the series
+    Bench,
     /// Put the series on your tree
     Apply {
         #[arg(long)]
@@ -221,10 +238,12 @@ fn dispatch(cli: Cli) -> Result<()> {
             say("every tool is there")
         }
         Task::Stress { at, params } => job.stress(&at, &params.given()),
+        Task::Soak { at, objects } => job.soak(&at, objects),
         Task::Test { at } => job.test(&at),
         Task::Check => check::run(&job),
         Task::SeriesCheck => verify::series(&job),
         Task::Sparse => sparse::run(&job),
+        Task::Bench => bench::run(&job),
         Task::Build { at } => {
             let (_, builds) = job.builds(&at)?;
             builds

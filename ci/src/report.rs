@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What a run found, for people (one screen, one page) and for machines (JSON by serde, JUnit).
 
-use crate::ktap::{Stat, Status, Suite};
+use crate::ktap::{Locks, Stat, Status, Suite};
 use crate::scan::Finding;
 use anyhow::{Result, anyhow};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
@@ -39,10 +39,15 @@ pub struct LaneReport {
     pub accel: String,
     pub duration_s: f64,
     pub suite: Option<Suite>,
+    #[serde(default)]
+    pub queue: Option<Suite>,
     pub kunit: Vec<Suite>,
     pub controls: Vec<ControlResult>,
     pub findings: Vec<Finding>,
     pub debug_locks: Option<bool>,
+    /// Boots that hung before the guest was up, and were repeated.
+    #[serde(default)]
+    pub hung: Vec<String>,
     pub verdict: Verdict,
 }
 
@@ -54,6 +59,7 @@ pub struct RunReport {
 
 /// Ours first, then mainline's, in the order in which they appear everywhere in the report.
 const APIS: [&str; 3] = ["no_locks", "nolock", "nowait"];
+const OPS: [&str; 2] = ["alloc", "free"];
 /// The screen must stay one screen; the files have the rest.
 const PROBLEMS: usize = 10;
 
@@ -63,13 +69,19 @@ impl LaneReport {
         stats.iter().find(|s| s.context == context && s.api == api)
     }
 
+    /// Those of the API under test.
+    fn locks(&self) -> impl Iterator<Item = &Locks> {
+        let locks = self.suite.iter().flat_map(|s| &s.locks);
+        locks.filter(|l| l.api == APIS[0])
+    }
+
     fn obtained(&self) -> u64 {
         let stats = self.suite.iter().flat_map(|s| &s.stats);
         stats.filter(|s| s.api == APIS[0]).map(|s| s.obtained).sum()
     }
 
     fn suites(&self) -> impl Iterator<Item = &Suite> {
-        self.suite.iter().chain(&self.kunit)
+        self.suite.iter().chain(&self.queue).chain(&self.kunit)
     }
 
     fn count(&self, status: Status) -> usize {
@@ -142,13 +154,9 @@ impl RunReport {
         unique(stats.map(|s| s.context.as_str()))
     }
 
-    fn has_locks(&self) -> bool {
-        let mut stats = self
-            .lanes
-            .iter()
-            .flat_map(|l| &l.suite)
-            .flat_map(|s| &s.stats);
-        stats.any(|s| s.locks.is_some())
+    fn lock_contexts(&self) -> Vec<&str> {
+        let locks = self.lanes.iter().flat_map(LaneReport::locks);
+        unique(locks.map(|l| l.context.as_str()))
     }
 }
 
@@ -172,18 +180,28 @@ fn or_dash(text: &str) -> &str {
     if text.is_empty() { "nothing" } else { text }
 }
 
-/// In tenths, rounded down: 100 means every single page, and 0 none.
-fn tenths(part: u64, whole: u64, unit: u128) -> String {
-    match (u128::from(part) * unit * 10).checked_div(u128::from(whole)) {
-        None => "–".to_owned(),
-        Some(0) if part > 0 => "<0.1".to_owned(),
-        Some(t) if t % 10 == 0 => (t / 10).to_string(),
-        Some(t) => format!("{}.{}", t / 10, t % 10),
+fn decimal(tenths: u128) -> String {
+    match tenths % 10 {
+        0 => (tenths / 10).to_string(),
+        rest => format!("{}.{rest}", tenths / 10),
     }
 }
 
+/// In tenths, rounded down: 100 means every single page, and 0 none.
 fn percent(obtained: u64, attempts: u64) -> String {
-    tenths(obtained, attempts, 100)
+    match (u128::from(obtained) * 1000).checked_div(u128::from(attempts)) {
+        None => "–".to_owned(),
+        Some(0) if obtained > 0 => "<0.1".to_owned(),
+        Some(tenths) => decimal(tenths),
+    }
+}
+
+/// In tenths, rounded up: 1 means that not a single call took one lock more.
+fn per_call(locks: &Locks) -> String {
+    match u128::from(locks.calls) {
+        0 => "–".to_owned(),
+        calls => decimal((u128::from(locks.locks) * 10).div_ceil(calls)),
+    }
 }
 
 fn thousands(n: u64) -> String {
@@ -205,19 +223,25 @@ fn time(seconds: f64) -> String {
     }
 }
 
-fn share(lane: &LaneReport, context: &str, api: &str) -> String {
-    let stat = lane.stat(context, api);
-    stat.map_or("–".to_owned(), |s| percent(s.obtained, s.attempts))
+fn shares(lane: &LaneReport, context: &str) -> Vec<String> {
+    let share = |api| {
+        let stat = lane.stat(context, api);
+        stat.map_or("–".to_owned(), |s| percent(s.obtained, s.attempts))
+    };
+    APIS.map(share).to_vec()
 }
 
-fn locks(lane: &LaneReport, context: &str, api: &str) -> String {
-    let per_attempt = |s: &Stat| s.locks.map(|n| tenths(n, s.attempts, 1));
-    lane.stat(context, api)
-        .and_then(per_attempt)
-        .unwrap_or("–".to_owned())
+fn locks(lane: &LaneReport, context: &str) -> Vec<String> {
+    let taken = |op| {
+        let mut locks = lane.locks();
+        let locks = locks.find(|l| l.context == context && l.op == op);
+        locks.map_or("–".to_owned(), per_call)
+    };
+    OPS.map(taken).to_vec()
 }
 
-fn table(header: Vec<String>, rows: Vec<Vec<String>>, left: usize) -> String {
+/// The first `left` columns are text, the others numbers.
+pub fn table(header: Vec<String>, rows: Vec<Vec<String>>, left: usize) -> String {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
@@ -235,21 +259,40 @@ fn table(header: Vec<String>, rows: Vec<Vec<String>>, left: usize) -> String {
         .collect()
 }
 
-/// Contexts down, lanes across, the three APIs side by side in each cell.
-fn grid(report: &RunReport, value: fn(&LaneReport, &str, &str) -> String) -> String {
-    let contexts = report.contexts();
+/// Contexts down, lanes across, the values side by side in each cell.
+fn grid(
+    report: &RunReport,
+    contexts: &[&str],
+    values: fn(&LaneReport, &str) -> Vec<String>,
+) -> String {
     let mut header = vec!["context".to_owned()];
     header.extend(report.lanes.iter().map(|l| l.name.clone()));
     let row = |context: &&str| {
         let cell = |lane: &LaneReport| {
-            APIS.map(|api| format!("{:>4}", value(lane, context, api)))
-                .join(" / ")
+            let aligned = values(lane, context).into_iter().map(|v| format!("{v:>4}"));
+            aligned.collect::<Vec<_>>().join(" / ")
         };
         let mut row = vec![(*context).to_owned()];
         row.extend(report.lanes.iter().map(cell));
         row
     };
     table(header, contexts.iter().map(row).collect(), 1)
+}
+
+/// What the queue's stress module saw, in a line.
+pub fn queue(suite: &Suite) -> String {
+    let freed = suite.objects.as_ref().map_or(0, |o| o.freed);
+    let mut text = format!("{} freed", thousands(freed));
+    if let Some(peak) = &suite.peak {
+        text += &format!(
+            "; without a pause {} a second on {} CPUs, {} of {} without a block",
+            thousands(peak.pushed * 1000 / peak.ms.max(1)),
+            peak.cpus,
+            thousands(peak.listed),
+            thousands(peak.pushed)
+        );
+    }
+    text
 }
 
 /// The run on one screen of plain text.
@@ -282,18 +325,32 @@ pub fn screen(report: &RunReport) -> String {
         ]
     });
     let mut out = table(header.map(str::to_owned).to_vec(), rows.collect(), 3);
-    if !report.contexts().is_empty() {
-        let apis = APIS.join(" / ");
+    let (contexts, lock_contexts) = (report.contexts(), report.lock_contexts());
+    if !contexts.is_empty() {
         out += &format!(
-            "\nshare of pages obtained, %: {apis}\n{}",
-            grid(report, share)
+            "\nshare of pages obtained, %: {}\n{}",
+            APIS.join(" / "),
+            grid(report, &contexts, shares)
         );
-        if report.has_locks() {
-            out += &format!(
-                "\nlock acquisitions for each attempt: {apis}\n{}",
-                grid(report, locks)
-            );
-        }
+    }
+    if !lock_contexts.is_empty() {
+        out += &format!(
+            "\nlocks that a call of {} takes: {}\n{}",
+            APIS[0],
+            OPS.join(" / "),
+            grid(report, &lock_contexts, locks)
+        );
+    }
+    let queues: Vec<_> = report
+        .lanes
+        .iter()
+        .filter_map(|l| Some(vec![l.name.clone(), queue(l.queue.as_ref()?)]))
+        .collect();
+    if !queues.is_empty() {
+        out += &format!(
+            "\n{}",
+            table(vec!["queue".to_owned(), "objects".to_owned()], queues, 2)
+        );
     }
     let problem = |l: &LaneReport| {
         l.problems()
@@ -307,6 +364,11 @@ pub fn screen(report: &RunReport) -> String {
     }
     for p in problems.iter().take(PROBLEMS) {
         out += &format!("FAIL {p}\n");
+    }
+    for l in &report.lanes {
+        for boot in &l.hung {
+            out += &format!("NOTE {}: {boot}\n", l.name);
+        }
     }
     if problems.len() > PROBLEMS {
         out += &format!("and {} more: see report.html\n", problems.len() - PROBLEMS);
@@ -503,19 +565,37 @@ fn overview(report: &RunReport) -> Markup {
 }
 
 fn stats_table(suite: &Suite) -> Markup {
-    let measured = suite.stats.iter().any(|s| s.locks.is_some());
     html! {
         details { summary { "The numbers" } div .wide { table {
-            tr { th { "context" } th { "API" } th .n { "attempts" } th .n { "obtained" } th .n { "share, %" }
-                @if measured { th .n { "lock acquisitions" } } }
+            tr { th { "context" } th { "API" } th .n { "attempts" } th .n { "obtained" } th .n { "share, %" } }
             @for s in &suite.stats {
                 tr {
                     td { (s.context) } td { (s.api) } td .n { (thousands(s.attempts)) }
                     td .n { (thousands(s.obtained)) } td .n { (percent(s.obtained, s.attempts)) }
-                    @if measured { td .n { (s.locks.map_or("–".to_owned(), thousands)) } }
                 }
             }
         } } }
+    }
+}
+
+fn locks_table(suite: &Suite) -> Markup {
+    let named = |l: &Locks| {
+        let names = l.names.iter().map(|(name, n)| format!("{n} × {name}"));
+        names.collect::<Vec<_>>().join(", ")
+    };
+    html! {
+        h3 { "Locks taken by undisturbed calls" }
+        div .wide { table {
+            tr { th { "context" } th { "API" } th { "operation" } th .n { "calls" } th .n { "locks" }
+                th .n { "locks for each call" } th .n { "RCU's" } th { "by name" } }
+            @for l in &suite.locks {
+                tr {
+                    td { (l.context) } td { (l.api) } td { (l.op) } td .n { (thousands(l.calls)) }
+                    td .n { (thousands(l.locks)) } td .n { (per_call(l)) } td .n { (thousands(l.rcu)) }
+                    td { code { (named(l)) } }
+                }
+            }
+        } }
     }
 }
 
@@ -561,6 +641,7 @@ fn figures(suite: &Suite) -> Result<Markup> {
             }
             (stats_table(suite))
         }
+        @if !suite.locks.is_empty() { (locks_table(suite)) }
         @if !small.is_empty() {
             h3 { "Bursts: how many pages in a row" }
             (legend(&apis(suite.bursts.iter().map(|b| b.api.as_str()))))
@@ -581,6 +662,7 @@ fn lane_section(lane: &LaneReport) -> Result<Markup> {
             p .dim { (lane.arch) ", Linux " (lane.kernel) ", " (lane.accel) ", " (time(lane.duration_s))
                 @if let Some(seed) = suite.and_then(|s| s.seed) { ", seed " (seed) }
                 @if let Some(l) = ledger { ", ledger: " (thousands(l.obtained)) " obtained, " (thousands(l.freed)) " freed" } }
+            @for boot in &lane.hung { p { b { "Note: " } (boot) } }
             @if !lane.findings.is_empty() {
                 h3 { "Splats" }
                 div .wide { table {
@@ -601,6 +683,7 @@ fn lane_section(lane: &LaneReport) -> Result<Markup> {
                 } }
             }
             @if let Some(suite) = suite { h3 { "Pages" } (figures(suite)?) }
+            @if let Some(suite) = &lane.queue { h3 { "Queue" } p { (queue(suite)) } }
             h3 { "Tests" }
             @for suite in lane.suites() { (cases_table(suite)) }
         }
@@ -677,6 +760,14 @@ pub fn junit(report: &RunReport) -> Result<String> {
                 };
                 tests.add_test_case(TestCase::new(case.name.as_str(), status));
             }
+            for s in &suite.stats {
+                let name = format!("share.{}.{}", s.context, s.api);
+                tests.add_property((name, percent(s.obtained, s.attempts)));
+            }
+            for l in &suite.locks {
+                let name = format!("locks.{}.{}.{}", l.context, l.api, l.op);
+                tests.add_property((name, per_call(l)));
+            }
             out.add_test_suite(tests);
         }
         let mut tests = TestSuite::new(format!("{}.boot", lane.name));
@@ -733,13 +824,24 @@ mod tests {
     };
     use proptest::prelude::*;
 
-    fn stat(context: &str, api: &str, attempts: u64, obtained: u64, locks: Option<u64>) -> Stat {
+    fn stat(context: &str, api: &str, attempts: u64, obtained: u64) -> Stat {
         Stat {
             context: context.into(),
             api: api.into(),
             attempts,
             obtained,
+        }
+    }
+
+    fn taken(context: &str, api: &str, op: &str, calls: u64, locks: u64) -> Locks {
+        Locks {
+            context: context.into(),
+            api: api.into(),
+            op: op.into(),
+            calls,
             locks,
+            rcu: 0,
+            names: [("&pcp->lock".to_owned(), locks)].into(),
         }
     }
 
@@ -766,11 +868,31 @@ mod tests {
                 planned: Some(2),
                 cases: vec![case("task"), case("nmi")],
                 stats: vec![
-                    stat("task", "nolock", 2_000_000, 2_000_000, Some(4_000_000)),
-                    stat("task", "no_locks", 1_234_567, 1_234_567, Some(0)),
-                    stat("nmi", "no_locks", 1_000_000, 999_999, Some(1)),
+                    stat("task", "nolock", 2_000_000, 2_000_000),
+                    stat("task", "no_locks", 1_234_567, 1_234_567),
+                    stat("nmi", "no_locks", 1_000_000, 999_999),
+                ],
+                locks: vec![
+                    taken("task", "nolock", "refill", 2, 64),
+                    taken("task", "no_locks", "alloc", 32, 32),
+                    taken("task", "no_locks", "free", 32, 0),
+                    taken("nmi", "no_locks", "alloc", 32, 33),
                 ],
                 bursts: vec![burst(1, 1), burst(4096, 2048), burst(4096, 4096)],
+                ..Suite::default()
+            }),
+            queue: Some(Suite {
+                name: "nolocks_queue_stress".into(),
+                objects: Some(crate::ktap::Objects {
+                    freed: 1_234_567,
+                    corrupt: 0,
+                }),
+                peak: Some(crate::ktap::Peak {
+                    cpus: 4,
+                    pushed: 1_024_000,
+                    listed: 3,
+                    ms: 20_000,
+                }),
                 ..Suite::default()
             }),
             kunit: vec![],
@@ -782,6 +904,7 @@ mod tests {
             }],
             findings: vec![],
             debug_locks: Some(true),
+            hung: vec![],
             verdict: Verdict::Pass,
         }
     }
@@ -838,8 +961,8 @@ mod tests {
             .filter(|l| l.contains(" / ") && !l.contains(':'))
             .collect();
         assert_eq!(grid.len(), 4, "{text}");
-        assert!(grid[2].contains("0 /    2 /"), "{text}");
-        assert!(grid[3].contains("<0.1 /"), "{text}");
+        assert!(grid[2].contains("1 /    0"), "{text}");
+        assert!(grid[3].contains("1.1 /    –"), "{text}");
         let slashes = |l: &str| {
             l.chars()
                 .enumerate()
@@ -847,10 +970,9 @@ mod tests {
                 .map(|c| c.0)
                 .collect::<Vec<_>>()
         };
-        assert!(
-            grid.iter().all(|l| slashes(l) == slashes(grid[0])),
-            "{text}"
-        );
+        for pair in [[0, 1], [2, 3]] {
+            assert_eq!(slashes(grid[pair[0]]), slashes(grid[pair[1]]), "{text}");
+        }
         for part in [
             "31 of 32",
             "line 412: bad-page",
@@ -901,6 +1023,23 @@ mod tests {
     }
 
     #[test]
+    fn locks_for_each_call_are_rounded_up() {
+        for (calls, locks, text) in [
+            (0, 0, "–"),
+            (32, 0, "0"),
+            (32, 96, "3"),
+            (32, 33, "1.1"),
+            (10_000, 10_001, "1.1"),
+            (1, u64::MAX, "18446744073709551615"),
+        ] {
+            assert_eq!(
+                per_call(&taken("task", "no_locks", "free", calls, locks)),
+                text
+            );
+        }
+    }
+
+    #[test]
     fn the_page_is_escaped_and_needs_nothing_else() {
         let page = html(&run(vec![lane("good"), bad()])).unwrap();
         assert_eq!(page.matches("<svg").count(), 6);
@@ -922,6 +1061,7 @@ mod tests {
             "&lt;script",
             "caught",
             "WRONG",
+            "33 × &amp;pcp-&gt;lock",
             "&lt;/pre&gt;7.3.4",
         ] {
             assert!(page.contains(word), "{word}");
@@ -942,6 +1082,15 @@ mod tests {
         let read = |r: &RunReport| Report::deserialize_from_str(&junit(r).unwrap()).unwrap();
         let good = read(&run(vec![lane("good")]));
         assert_eq!((good.tests, good.failures), (6, 0));
+        let properties = &good.test_suites[0].properties;
+        for (name, value) in [
+            ("share.nmi.no_locks", "99.9"),
+            ("share.task.nolock", "100"),
+            ("locks.nmi.no_locks.alloc", "1.1"),
+        ] {
+            let found = properties.iter().find(|p| p.name.as_str() == name);
+            assert_eq!(found.unwrap().value.as_str(), value);
+        }
         // A case, the console, debug_locks, the control and the verdict.
         assert_eq!(read(&run(vec![lane("good"), bad()])).failures, 5);
     }

@@ -7,14 +7,14 @@ use crate::exit::{Exit, OrExit, fail};
 use crate::lane::Arch;
 use crate::proc::{output, run_lines};
 use crate::progress::Progress;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Part of the folder's name: a change of what is in it makes a new one.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 3;
 const SUITE: &str = "bookworm";
 
 pub fn ensure(cache: &Cache, arch: Arch) -> Result<Option<PathBuf>> {
@@ -48,7 +48,8 @@ fn make(cache: &Cache, dir: &Path) -> Result<()> {
             "--foreign",
             "--variant=minbase",
             "--arch=arm64",
-            "--include=busybox-static",
+            // Not busybox's insmod: after a failed load it loads once more, by the older system call.
+            "--include=busybox-static,kmod",
             SUITE,
         ])
         .arg(&next);
@@ -66,18 +67,30 @@ fn make(cache: &Cache, dir: &Path) -> Result<()> {
             format!("debootstrap failed (is the network there?): {tail}"),
         ));
     }
-    // The first stage only fetches what is beyond the base.
-    for deb in fs::read_dir(next.join("var/cache/apt/archives"))?
-        .flatten()
-        .map(|e| e.path())
-    {
-        if deb.to_string_lossy().contains("/busybox-static_") {
+    // The first stage unpacks the required packages, and only fetches what comes on top.
+    let fetched = fs::read_to_string(next.join("debootstrap/base"))
+        .context("debootstrap left no list of packages")?;
+    let fetched: Vec<&str> = fetched.split_whitespace().collect();
+    for deb in fs::read_dir(next.join("var/cache/apt/archives"))?.flatten() {
+        let name = deb.file_name().to_string_lossy().into_owned();
+        if name.split('_').next().is_some_and(|p| fetched.contains(&p)) {
+            // Not `dpkg-deb --extract`, which puts a folder in the place of the link /bin.
+            let tar = next.join("package.tar");
+            let mut unpack = Command::new("dpkg-deb");
+            unpack
+                .arg("--fsys-tarfile")
+                .arg(deb.path())
+                .stdout(fs::File::create(&tar)?);
+            let status = unpack.status()?;
+            ensure!(status.success(), "dpkg-deb: {status}");
             output(
-                Command::new("dpkg-deb")
-                    .arg("--extract")
-                    .arg(&deb)
-                    .arg(&next),
+                Command::new("tar")
+                    .args(["--extract", "--keep-directory-symlink", "--directory"])
+                    .arg(&next)
+                    .arg("--file")
+                    .arg(&tar),
             )?;
+            fs::remove_file(&tar)?;
         }
     }
     // debootstrap leaves a link to its own machine's.
@@ -104,7 +117,7 @@ fn make(cache: &Cache, dir: &Path) -> Result<()> {
         .into_iter()
         .find(|p| next.join(p).exists())
         .context("busybox-static holds no busybox")?;
-    for applet in ["insmod", "rmmod", "poweroff", "ip", "ps"] {
+    for applet in ["poweroff", "ip", "ps"] {
         let link = next.join("usr/sbin").join(applet);
         if !link.exists() {
             symlink(format!("/{busybox}"), &link)?;

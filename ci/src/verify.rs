@@ -2,16 +2,18 @@
 //! `make series-check` (every prefix builds, boots and adds no warning) and `make perf-kmem`.
 
 use crate::Where;
-use crate::cache::{remove_dir, sha256};
+use crate::cache::{Lock, remove_dir, sha256, write_atomic};
 use crate::exit::{Exit, OrExit};
 use crate::judge::{self, STRESS};
-use crate::kernel::{self, Plan, clean_env, logged};
-use crate::lane::{Arch, Lane};
+use crate::kernel::{self, LOG, Plan, clean_env, logged};
+use crate::lane::Lane;
 use crate::progress::Progress;
 use crate::run::{DEFAULT_LANE, Job};
+use crate::series::Series;
 use crate::setup::{self, LLVM, Need};
 use crate::sparse;
 use crate::tally::Tally;
+use crate::tree;
 use anyhow::{Context, Result, ensure};
 use regex::Regex;
 use std::collections::BTreeSet;
@@ -50,63 +52,55 @@ const VARIANTS: &[(&str, &str, &str)] = &[
 pub fn series(job: &Job) -> Result<()> {
     setup::ensure(&job.cache, Need::Lanes, job.yes)?;
     let series = job.series()?;
-    let fragment = without_rust_and_kunit(&job.fragment()?);
+    let fragment = without(&job.fragment()?, &["RUST", "KUNIT"]);
     let lane = Lane::load(&job.checkout.join("ci/lanes"), DEFAULT_LANE)?;
     let run = job.run_folder("series-check")?;
+    let plan = Plan {
+        name: "series-check",
+        arch: lane.arch.kernel(),
+        fragments: &[
+            ("Kconfig.fragment", &fragment),
+            ("ci/series-check.config", CONFIG),
+        ],
+        goals: &["bzImage"],
+        extra: &["W=1"],
+    };
+    let mut prefixes = Prefixes {
+        job,
+        plan,
+        image: lane.arch.image(),
+        dir: job.cache.dir("build/series-check")?,
+        used: BTreeSet::new(),
+        _alone: job.cache.lock("series-check")?,
+    };
     let mut tally = Tally::default();
-    let mut before = BTreeSet::new();
-    for n in 0..=series.patches.len() {
-        let what = match n {
-            0 => "the tree before the series".to_owned(),
-            n => format!("patches 1 to {n}"),
-        };
-        let source = job.source(None, &series.prefix(n), SLOT)?;
-        let plan = Plan {
-            name: "series-check",
-            arch: Arch::X86.kernel(),
-            fragments: &[
-                ("Kconfig.fragment", &fragment),
-                ("ci/series-check.config", CONFIG),
-            ],
-            goals: &["bzImage"],
-            extra: &["W=1"],
-        };
-        if n == 0 {
-            // Only a build from nothing prints every warning that was there before.
-            remove_dir(&plan.place(&job.cache, &source)?.dir)?;
-        }
-        let built = plan.build(&job.cache, &source);
-        let Ok(build) = built else {
-            tally.check(&format!("{what}: builds"), built.map(drop))?;
-            continue;
-        };
-        tally.check(&format!("{what}: builds"), Ok(()))?;
-        let now = warnings(&fs::read_to_string(build.dir.join("nolocks-build.log"))?);
-        if n == 0 {
-            before = now;
-        } else {
-            let new: Vec<&String> = now.difference(&before).collect();
-            let result = if new.is_empty() {
-                Ok(())
-            } else {
-                Err(anyhow::anyhow!("{new:?}"))
+    let before = prefixes.built(&series.prefix(0), None)?;
+    let before = warnings(&fs::read_to_string(before.join(LOG))?);
+    for n in 1..=series.patches.len() {
+        let what = format!("patches 1 to {n}");
+        let built = prefixes.built(&series.prefix(n), Some(&before));
+        let dir = built.as_ref().ok().cloned();
+        tally.check(
+            &format!("{what}: builds, W=1 adds no warning"),
+            built.map(drop),
+        )?;
+        if let Some(dir) = dir {
+            let folder = Lane {
+                name: format!("prefix-{n}"),
+                ..lane.clone()
             };
-            tally.check(&format!("{what}: W=1 adds no warning"), result)?;
+            let ready = job.ready(&run, &folder, &dir, None)?;
+            let outcome = ready.boot("main", "", Duration::ZERO)?;
+            judge::booted(&what, &outcome, &mut tally)?;
         }
-        let folder = Lane {
-            name: format!("prefix-{n}"),
-            ..lane.clone()
-        };
-        let ready = job.ready(&run, &folder, &build, None)?;
-        let outcome = ready.boot("main", "", Duration::ZERO)?;
-        judge::booted(&what, &outcome, &mut tally)?;
     }
+    prefixes.prune()?;
     for (name, arch, config) in VARIANTS {
         let source = job.source(None, &series, SLOT)?;
         let plan = Plan {
             name: &format!("mm-{name}"),
             arch,
-            fragments: &[("the variant", config)],
+            fragments: &[("the variant", config), ("no warning", "CONFIG_WERROR=y\n")],
             goals: &["mm/"],
             extra: &[],
         };
@@ -120,8 +114,66 @@ pub fn series(job: &Job) -> Result<()> {
     tally.result()
 }
 
-fn without_rust_and_kunit(fragment: &str) -> String {
-    let dropped = ["RUST", "KUNIT"];
+/// Where the prefixes of the series are built, one after the other in one folder. What came of each
+/// is kept: on the way back to the first, headers change that every file includes.
+struct Prefixes<'a> {
+    job: &'a Job,
+    plan: Plan<'a>,
+    image: &'a str,
+    dir: PathBuf,
+    used: BTreeSet<PathBuf>,
+    _alone: Lock,
+}
+
+impl Prefixes<'_> {
+    /// The folder with the image of `prefix`, which gave no warning but those of `before`.
+    fn built(&mut self, prefix: &Series, before: Option<&BTreeSet<String>>) -> Result<PathBuf> {
+        let cache = &self.job.cache;
+        let tree = tree::debian(cache)?.origin.id;
+        let stamp = self.plan.stamp(cache, &tree, &prefix.hash)?;
+        let place = self.dir.join(&sha256(serde_json::to_string(&stamp)?)[..16]);
+        self.used.insert(place.clone());
+        if place.exists() {
+            return Ok(place);
+        }
+        let source = self.job.source(None, prefix, SLOT)?;
+        let dir = self.plan.place(cache, &source)?.dir;
+        // make repeats no warning: after a build whose own are not known, it has to start from nothing.
+        let known = dir.join("nolocks-warnings-known");
+        if before.is_none() || !known.exists() {
+            remove_dir(&dir)?;
+        }
+        let _ = fs::remove_file(&known);
+        let build = self.plan.build(cache, &source)?;
+        let now = warnings(&fs::read_to_string(build.dir.join(LOG))?);
+        if let Some(before) = before {
+            let new: Vec<&String> = now.difference(before).collect();
+            ensure!(new.is_empty(), "{new:?}");
+        }
+        write_atomic(&known, "")?;
+        let next = tempfile::tempdir_in(&self.dir)?;
+        for file in [self.image, ".config", "System.map", LOG] {
+            let to = next.path().join(file);
+            fs::create_dir_all(to.parent().context("a file lies in a folder")?)?;
+            fs::copy(build.dir.join(file), to)?;
+        }
+        fs::rename(next.keep(), &place)?;
+        Ok(place)
+    }
+
+    /// Keeps nothing of a series that is no longer asked for.
+    fn prune(&self) -> Result<()> {
+        for entry in fs::read_dir(&self.dir)?.flatten() {
+            if !self.used.contains(&entry.path()) {
+                remove_dir(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Kconfig.fragment but for the options with one of `dropped` in their names.
+pub fn without(fragment: &str, dropped: &[&str]) -> String {
     let kept = fragment
         .lines()
         .filter(|l| l.starts_with('#') || !dropped.iter().any(|d| l.contains(d)));
@@ -165,13 +217,13 @@ fn build_perf(job: &Job, source: &Path) -> Result<PathBuf> {
         .args(PERF)
         .arg(kernel::jobs());
     clean_env(&mut make, &job.cache.root);
-    logged(&mut make, &dir.join("nolocks-build.log"), &mut progress).or_exit(Exit::Build)?;
+    logged(&mut make, &dir.join(LOG), &mut progress).or_exit(Exit::Build)?;
     progress.finish("built");
     Ok(dir.join("perf"))
 }
 
 /// Few pages: every one of them is an event, written by an emulated machine.
-const TRACED: &str = "mask=1 pages=2000";
+const TRACED: &str = "mask=2 pages=2000";
 
 pub fn perf_kmem(job: &Job, at: &Where) -> Result<()> {
     setup::ensure(&job.cache, Need::Perf, job.yes)?;
@@ -180,7 +232,7 @@ pub fn perf_kmem(job: &Job, at: &Where) -> Result<()> {
     let perf = build_perf(job, &source.dir)?;
     let modules = job.lane_modules(lane, build)?;
     let run = job.run_folder("perf-kmem")?;
-    let ready = job.ready(&run, lane, build, Some(&modules))?;
+    let ready = job.ready(&run, lane, &build.dir, Some((&modules, &[STRESS])))?;
     let plan = format!("perf perf {STRESS}.ko {TRACED}");
     let outcome = ready.boot_env(
         "main",
@@ -231,8 +283,10 @@ mod tests {
 
     #[test]
     fn the_small_config_has_nothing_that_a_prefix_lacks() {
-        let text =
-            without_rust_and_kunit("# RUST\nCONFIG_RUST=y\nCONFIG_SMP=y\nCONFIG_X_KUNIT_TEST=y\n");
+        let text = without(
+            "# RUST\nCONFIG_RUST=y\nCONFIG_SMP=y\nCONFIG_X_KUNIT_TEST=y\n",
+            &["RUST", "KUNIT"],
+        );
         assert_eq!(text, "# RUST\nCONFIG_SMP=y\n");
     }
 }
