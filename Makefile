@@ -6,7 +6,7 @@
 #   make stress LANE=all SECONDS=60   every lane, longer
 
 .DEFAULT_GOAL := help
-.PHONY: help setup stress test check series-check sparse apply unapply build modules shell perf-kmem repro clean
+.PHONY: help setup stress soak test check series-check sparse bench apply unapply build modules shell perf-kmem repro clean
 
 given = $(if $($1),--$2='$($1)')
 # Only from the command line: a shell has a SECONDS of its own, and may have exported it.
@@ -14,15 +14,18 @@ typed = $(if $(filter command%,$(origin $1)),--$2='$($1)')
 at = $(call given,KDIR,kdir) $(call given,LANE,lane)
 params = $(call typed,SECONDS,seconds) $(call typed,THREADS,threads) $(call typed,SEED,seed) \
 	$(call typed,MASK,mask) $(call typed,PAGES,pages)
+objects = $(call typed,OBJECTS,objects)
 run = @sh scripts/bootstrap.sh --checkout='$(CURDIR)' $(if $(filter 1 y yes,$(YES)),--yes)
 
 help:
 	@echo 'make setup         check the tools; install what is missing (asks; YES=1 or CI=true means yes)'
 	@echo 'make stress        build kernel and module, boot, run the stress module under lockdep'
+	@echo 'make soak          10 million objects through the bulk queue (OBJECTS= for another number)'
 	@echo 'make test          unit tests, series checks, and every lane with its controls'
 	@echo 'make check         everything that needs no kernel build (under two minutes)'
 	@echo 'make series-check  build and boot every prefix of the series'
 	@echo 'make sparse        sparse on what the series touches in mm/, with a seeded error as control'
+	@echo 'make bench         instructions of a page and of queueing an object, with and without the series'
 	@echo 'make apply KDIR=   put the series on your 7.3 tree (git am, or patch where there is no git)'
 	@echo 'make unapply KDIR= take it off again'
 	@echo 'make build         build the kernel of a lane'
@@ -35,13 +38,17 @@ help:
 	@echo 'KDIR=  your kernel tree; only apply and unapply change it, all else works on a copy'
 	@echo 'LANE=  $(sort $(patsubst ci/lanes/%.config,%,$(wildcard ci/lanes/*.config))), or all'
 	@echo 'SECONDS= THREADS= SEED= MASK= PAGES=  the stress module'"'"'s parameters'
+	@echo 'OBJECTS=  the same of the queue'"'"'s'
 	@echo 'NOLOCKS_CACHE=  where everything is built (default ~/.cache/nolocks)'
 
-setup check series-check sparse clean:
+setup check series-check sparse bench clean:
 	$(run) $@
 
 stress:
-	$(run) $@ $(at) $(params)
+	$(run) $@ $(at) $(params) $(objects)
+
+soak:
+	$(run) $@ $(at) $(objects)
 
 test build modules shell perf-kmem:
 	$(run) $@ $(at)
