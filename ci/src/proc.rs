@@ -7,8 +7,9 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, PipeReader};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::io::{BufRead, BufReader, PipeReader, Read};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -50,7 +51,6 @@ pub struct Group {
 
 impl Group {
     pub fn spawn(command: &mut Command) -> Result<Group> {
-        use std::os::unix::process::CommandExt;
         check_interrupt()?;
         let child = command
             .process_group(0)
@@ -58,7 +58,10 @@ impl Group {
             .with_context(|| format!("cannot start {}", command.get_program().display()))?;
         let id = i32::try_from(child.id())?;
         GROUPS.lock().expect("no panic under this lock").insert(id);
-        Ok(Group { child, id })
+        let group = Group { child, id };
+        // The handler may have gone through the list before this one was in it.
+        check_interrupt()?;
+        Ok(group)
     }
 
     pub fn wait(&mut self) -> Result<ExitStatus> {
@@ -119,14 +122,46 @@ pub fn run_lines(command: &mut Command, mut sink: impl FnMut(&str)) -> Result<Ex
     Ok(status)
 }
 
+/// Runs `command` to its end and returns what it wrote; its stdin is the caller's to set.
+pub fn capture(command: &mut Command) -> Result<Output> {
+    let mut group = Group::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+    let mut errors = group.child.stderr.take().context("stderr is a pipe")?;
+    // Both at once, or a command that fills the one pipe would wait for a reader of the other.
+    let reader = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        errors.read_to_end(&mut bytes).map(|_| bytes)
+    });
+    let mut stdout = Vec::new();
+    let mut text = group.child.stdout.take().context("stdout is a pipe")?;
+    text.read_to_end(&mut stdout)?;
+    let stderr = reader.join().expect("a reader does not panic")?;
+    let status = group.wait()?;
+    check_interrupt()?;
+    Ok(Output {
+        status,
+        stdout,
+        stderr,
+    })
+}
+
 /// Runs `command` and returns its stdout; its stderr becomes part of the error.
 pub fn output(command: &mut Command) -> Result<String> {
-    check_interrupt()?;
+    let out = capture(command.stdin(Stdio::null()))?;
+    succeeded(command, &out)
+}
+
+/// As `output`, but Ctrl-C neither ends nor forbids it: for what must not stop half way, and for
+/// what puts it right.
+pub fn complete(command: &mut Command) -> Result<String> {
     let out = command
+        .process_group(0)
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("cannot start {}", command.get_program().display()))?;
-    check_interrupt()?;
+    succeeded(command, &out)
+}
+
+fn succeeded(command: &Command, out: &Output) -> Result<String> {
     if !out.status.success() {
         // Formatters report on stdout.
         let said = if out.stderr.is_empty() {
@@ -153,8 +188,82 @@ pub fn show(command: &Command) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
+
+    /// Ctrl-C is for the whole process, so a test of it needs one of its own: `test` is its full name.
+    pub fn alone(test: &str, body: impl FnOnce()) {
+        const ALONE: &str = "NOLOCKS_TEST_ALONE";
+        if std::env::var_os(ALONE).is_some() {
+            return body();
+        }
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        let out = again
+            .args(["--exact", test])
+            .env(ALONE, "1")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&out.stdout);
+        assert!(out.status.success() && text.contains("1 passed"), "{text}");
+    }
+
+    /// As Ctrl-C does it.
+    pub fn interrupt() {
+        INTERRUPTS.fetch_add(1, Ordering::SeqCst);
+    }
+
+    #[test]
+    fn ctrl_c_ends_what_an_output_waits_for() {
+        alone("proc::tests::ctrl_c_ends_what_an_output_waits_for", || {
+            install_handler().unwrap();
+            let me = std::process::id();
+            let script = format!("setsid kill -INT {me} & exec sleep 1000");
+            let start = std::time::Instant::now();
+            let e = output(Command::new("sh").args(["-c", &script])).unwrap_err();
+            assert_eq!(crate::exit::stage(&e), Some(Exit::Interrupted));
+            assert!(start.elapsed().as_secs() < 100);
+        });
+    }
+
+    #[test]
+    fn a_group_that_the_handler_missed_does_not_run_on() {
+        alone(
+            "proc::tests::a_group_that_the_handler_missed_does_not_run_on",
+            || {
+                let dir = tempfile::tempdir().unwrap();
+                let started = dir.path().join("started");
+                let script = format!("touch {}; exec sleep 1000", started.display());
+                // The list is held up, as if the handler had just gone through it.
+                let list = GROUPS.lock().unwrap();
+                let run = std::thread::spawn(move || {
+                    output(Command::new("sh").args(["-c", &script])).is_err()
+                });
+                while !started.exists() {
+                    std::thread::sleep(std::time::Duration::from_millis(10));
+                }
+                interrupt();
+                drop(list);
+                assert!(run.join().unwrap());
+            },
+        );
+    }
+
+    #[test]
+    fn what_must_not_stop_half_way_runs_to_its_end() {
+        alone(
+            "proc::tests::what_must_not_stop_half_way_runs_to_its_end",
+            || {
+                install_handler().unwrap();
+                let me = std::process::id();
+                let script = format!("kill -INT {me}; sleep 0.3; echo whole");
+                let whole = || complete(Command::new("sh").args(["-c", &script])).unwrap();
+                assert_eq!(whole(), "whole\n");
+                assert!(interrupted());
+                assert_eq!(whole(), "whole\n");
+                assert!(output(&mut Command::new("true")).is_err());
+            },
+        );
+    }
 
     #[test]
     fn both_streams_arrive_in_order() {
