@@ -8,7 +8,7 @@ use crate::lane::{Arch, Lane};
 use crate::proc::{check_interrupt, run_lines};
 use crate::progress::Progress;
 use crate::setup::{CLIPPY, LLVM, RUSTC, tools};
-use crate::tree::Prepared;
+use crate::tree::{Prepared, forget_repository};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -214,6 +214,7 @@ pub fn clean_env(command: &mut Command, cache: &Path) {
     ] {
         command.env_remove(name);
     }
+    forget_repository(command);
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("CARGO") || text.starts_with("RUSTUP_TOOLCHAIN") {

@@ -3,13 +3,13 @@
 
 use crate::cache::sha256;
 use crate::exit::{Exit, OrExit, fail};
-use crate::proc::output;
+use crate::proc::{capture, complete, output};
 use crate::tree::{check_clean, check_supported, git, is_git, version_of};
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 #[derive(Debug, Clone)]
 pub struct Patch {
@@ -235,7 +235,7 @@ impl Series {
     /// `make apply`: the only command, with `unapply`, that changes the user's tree.
     pub fn apply(&self, kdir: &Path) -> Result<String> {
         check_supported(&version_of(kdir)?)?;
-        let in_git = is_git(kdir);
+        let in_git = is_git(kdir)?;
         if in_git {
             check_clean(kdir)?;
         }
@@ -262,16 +262,12 @@ impl Series {
             .iter()
             .map(|p| std::path::absolute(&p.path))
             .collect::<Result<_, _>>()?;
-        if let Err(e) = output(
-            git(kdir)
-                .args(["am", "--quiet", "--keep-non-patch"])
-                .args(paths),
-        ) {
-            let _ = output(git(kdir).args(["am", "--abort"]));
-            return Err(fail(
-                Exit::Tree,
-                format!("git am refused, and {} is as it was: {e:#}", kdir.display()),
-            ));
+        let before = head(kdir)?;
+        let mut am = git(kdir);
+        am.args(["am", "--quiet", "--keep-non-patch"]).args(paths);
+        if let Err(e) = complete(&mut am) {
+            let _ = complete(git(kdir).args(["am", "--abort"]));
+            return Err(refused("git am", kdir, &before, &e));
         }
         Ok(format!(
             "{} commits added to {}",
@@ -283,7 +279,7 @@ impl Series {
     pub fn unapply(&self, kdir: &Path) -> Result<String> {
         check_supported(&version_of(kdir)?)?;
         let n = self.patches.len();
-        if !is_git(kdir) {
+        if !is_git(kdir)? {
             return match self.state(kdir)? {
                 State::All => {
                     self.move_files(kdir, true).or_exit(Exit::Tree)?;
@@ -314,10 +310,40 @@ impl Series {
                 return Err(not_top(format!("HEAD~{i} is not {:?}", patch.subject)));
             }
         }
-        output(git(kdir).args(["reset", "--quiet", "--keep", &format!("HEAD~{n}")]))
-            .or_exit(Exit::Tree)?;
+        let before = head(kdir)?;
+        complete(git(kdir).args(["reset", "--quiet", "--keep", &format!("HEAD~{n}")]))
+            .map_err(|e| refused("git reset", kdir, &before, &e))?;
         Ok(format!("{n} commits taken off {}", kdir.display()))
     }
+}
+
+fn head(kdir: &Path) -> Result<String> {
+    let head = complete(git(kdir).args(["rev-parse", "HEAD"])).or_exit(Exit::Tree)?;
+    Ok(head.trim().to_owned())
+}
+
+/// What is said of a tree that had no changes and the commit `before`, after a command that failed.
+fn refused(what: &str, kdir: &Path, before: &str, why: &anyhow::Error) -> anyhow::Error {
+    let begun = complete(git(kdir).args(["rev-parse", "--git-path", "rebase-apply"]))
+        .map_or(true, |path| kdir.join(path.trim_end()).exists());
+    let kept = ["status", "--porcelain", "--untracked-files=no"];
+    let whole = !begun
+        && head(kdir).is_ok_and(|now| now == before)
+        && complete(git(kdir).args(kept)).is_ok_and(|changes| changes.is_empty());
+    let dir = kdir.display();
+    let state = if whole {
+        format!("{dir} is as it was")
+    } else {
+        let abort = if begun {
+            format!("git -C {dir} am --quit && ")
+        } else {
+            String::new()
+        };
+        format!(
+            "{dir} is NOT as it was; this brings it back: {abort}git -C {dir} reset --hard {before}"
+        )
+    };
+    fail(Exit::Tree, format!("{what} failed, and {state}: {why:#}"))
 }
 
 /// Without fuzz, so that a patch never lands where it was not meant to. Not `git apply`, which
@@ -340,7 +366,7 @@ fn patch(dir: &Path, patch: &Patch, reverse: bool) -> Result<()> {
             std::path::absolute(&patch.path)?.display()
         ))
         .current_dir(dir);
-    let out = command.output().context("cannot start patch")?;
+    let out = capture(command.stdin(Stdio::null()))?;
     if !out.status.success() {
         bail!("{}", String::from_utf8_lossy(&out.stdout).trim());
     }
@@ -351,10 +377,7 @@ fn patch_id(dir: &Path, text: &[u8]) -> Result<String> {
     let mut file = tempfile::tempfile()?;
     std::io::Write::write_all(&mut file, text)?;
     std::io::Seek::rewind(&mut file)?;
-    let out = git(dir)
-        .args(["patch-id", "--stable"])
-        .stdin(file)
-        .output()?;
+    let out = capture(git(dir).args(["patch-id", "--stable"]).stdin(file))?;
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     text.split_whitespace()
         .next()
@@ -366,7 +389,8 @@ fn patch_id(dir: &Path, text: &[u8]) -> Result<String> {
 pub mod tests {
     use super::*;
     use crate::exit::stage;
-    use crate::tree::tree_hash;
+    use crate::proc::tests::alone;
+    use crate::tree::{forget_repository, tree_hash};
 
     pub const MAKEFILE: &str =
         "VERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\nEXTRAVERSION =\nNAME = x\n";
@@ -381,13 +405,12 @@ pub mod tests {
     }
 
     fn sh(dir: &Path, script: &str) -> String {
-        output(
-            Command::new("sh")
-                .args(["-ec", script])
-                .current_dir(dir)
-                .env("GIT_CONFIG_GLOBAL", "/dev/null"),
-        )
-        .unwrap()
+        let mut sh = Command::new("sh");
+        sh.args(["-ec", script])
+            .current_dir(dir)
+            .env("GIT_CONFIG_GLOBAL", "/dev/null");
+        forget_repository(&mut sh);
+        complete(&mut sh).unwrap()
     }
 
     pub fn fixture(git: bool) -> Fixture {
@@ -507,6 +530,50 @@ pub mod tests {
         }
     }
 
+    /// A tree whose git am comes to this at the second patch.
+    fn stopped_at_the_second(hook: &str) -> Fixture {
+        let f = fixture(true);
+        let script =
+            format!("#!/bin/sh\n[ -e mm/new.c ] && grep -q H mm/page_alloc.c || exit 0\n{hook}\n");
+        let file = f.tree.join(".git/hooks/pre-applypatch");
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, script).unwrap();
+        sh(&f.tree, "chmod +x .git/hooks/pre-applypatch");
+        f
+    }
+
+    #[test]
+    fn ctrl_c_leaves_no_half_series() {
+        alone("series::tests::ctrl_c_leaves_no_half_series", || {
+            crate::proc::install_handler().unwrap();
+            let hook = format!("kill -INT {}; sleep 0.3; exit 1", std::process::id());
+            let f = stopped_at_the_second(&hook);
+            let head = sh(&f.tree, "git rev-parse HEAD");
+            refused(f.series.apply(&f.tree), "is as it was");
+            assert!(crate::proc::interrupted());
+            assert_eq!(sh(&f.tree, "git rev-parse HEAD"), head);
+            assert!(!f.tree.join(".git/rebase-apply").exists());
+        });
+    }
+
+    #[test]
+    fn a_tree_that_is_not_as_it_was_says_how_to_bring_it_back() {
+        // git am --abort leaves a HEAD alone that was moved meanwhile.
+        let f = stopped_at_the_second(
+            "git update-ref HEAD $(git commit-tree -m x HEAD^{tree}); exit 1",
+        );
+        let head = sh(&f.tree, "git rev-parse HEAD");
+        let e = f.series.apply(&f.tree).unwrap_err().to_string();
+        assert!(!e.contains("is as it was"), "{e}");
+        let (_, line) = e.split_once("brings it back: ").unwrap();
+        sh(&f.tree, line.split(": ").next().unwrap());
+        assert_eq!(
+            sh(&f.tree, "git rev-parse HEAD; git status --porcelain -uno"),
+            head
+        );
+        assert!(!f.tree.join(".git/rebase-apply").exists());
+    }
+
     #[test]
     fn fuzz_is_no_fit() {
         let f = fixture(false);
@@ -558,7 +625,7 @@ pub mod tests {
     fn a_folder_inside_another_repository_is_treated_as_files() {
         let f = fixture(false);
         sh(f.dir.path(), "git init -q; echo '/*' > .gitignore");
-        assert!(!is_git(&f.tree));
+        assert!(!is_git(&f.tree).unwrap());
         f.series.apply(&f.tree).unwrap();
         assert!(
             fs::read_to_string(f.tree.join("mm/page_alloc.c"))

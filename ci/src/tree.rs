@@ -3,7 +3,7 @@
 
 use crate::cache::{self, Cache, Lock, remove_dir, sha256, sha256_file, write_json};
 use crate::exit::{Exit, OrExit, fail};
-use crate::proc::{output, run_lines};
+use crate::proc::{check_interrupt, output, run_lines};
 use crate::progress::Progress;
 use crate::series::{Series, State};
 use anyhow::{Context, Result};
@@ -377,16 +377,44 @@ pub fn check_supported(v: &Version) -> Result<()> {
 pub fn git(dir: &Path) -> Command {
     let mut git = Command::new("git");
     git.arg("-C").arg(dir);
+    forget_repository(&mut git);
     git
 }
 
+/// A git hook's environment names the repository that it runs for, and git would act on that one
+/// whatever the folder.
+pub fn forget_repository(command: &mut Command) {
+    for name in [
+        "GIT_DIR",
+        "GIT_WORK_TREE",
+        "GIT_INDEX_FILE",
+        "GIT_COMMON_DIR",
+        "GIT_OBJECT_DIRECTORY",
+        "GIT_PREFIX",
+    ] {
+        command.env_remove(name);
+    }
+}
+
 /// A folder inside somebody else's repository is no git tree of its own: git would act on the
-/// outer one.
-pub fn is_git(dir: &Path) -> bool {
-    output(git(dir).args(["rev-parse", "--show-toplevel"]))
-        .ok()
-        .and_then(|top| fs::canonicalize(top.trim_end_matches('\n')).ok())
-        .is_some_and(|top| fs::canonicalize(dir).is_ok_and(|d| d == top))
+/// outer one. One with a .git that git does not take is nothing to guess about.
+pub fn is_git(dir: &Path) -> Result<bool> {
+    let why = match output(git(dir).args(["rev-parse", "--show-toplevel"])) {
+        Ok(top) => {
+            let top = PathBuf::from(top.trim_end_matches('\n'));
+            if fs::canonicalize(&top)? == fs::canonicalize(dir)? {
+                return Ok(true);
+            }
+            format!("git takes {} for its top folder", top.display())
+        }
+        Err(e) => format!("{e:#}"),
+    };
+    check_interrupt()?;
+    if dir.join(".git").symlink_metadata().is_ok() {
+        let what = format!("{} has a .git, and git cannot use it: {why}", dir.display());
+        return Err(fail(Exit::Tree, what));
+    }
+    Ok(false)
 }
 
 /// Refuses a git tree with changes, or in the middle of something.
@@ -462,7 +490,7 @@ pub fn own(dir: &Path) -> Result<Tree> {
     let version = version_of(&dir)?;
     check_supported(&version)?;
     let slot = format!("kdir-{}", &sha256(dir.as_os_str().as_encoded_bytes())[..12]);
-    let (source, id) = if is_git(&dir) {
+    let (source, id) = if is_git(&dir)? {
         check_clean(&dir)?;
         let id = output(git(&dir).args(["rev-parse", "HEAD^{tree}"]))?
             .trim()
@@ -736,6 +764,31 @@ mod tests {
         let e = own(&f.tree).err().unwrap();
         assert_eq!(stage(&e), Some(Exit::Tree));
         assert!(e.to_string().contains("uncommitted changes"), "{e}");
+    }
+
+    #[test]
+    fn a_repository_that_git_refuses_is_no_plain_folder() {
+        let f = fixture(true);
+        let before = fs::read(f.tree.join("mm/page_alloc.c")).unwrap();
+        fs::remove_dir_all(f.tree.join(".git")).unwrap();
+        fs::write(f.tree.join(".git"), "gitdir: /no/such/repository\n").unwrap();
+        for e in [
+            own(&f.tree).err().unwrap(),
+            f.series.apply(&f.tree).unwrap_err(),
+            f.series.unapply(&f.tree).unwrap_err(),
+        ] {
+            assert_eq!(stage(&e), Some(Exit::Tree));
+            assert!(e.to_string().contains("/no/such/repository"), "{e}");
+        }
+        assert_eq!(fs::read(f.tree.join("mm/page_alloc.c")).unwrap(), before);
+    }
+
+    #[test]
+    fn a_hooks_repository_is_forgotten() {
+        let git = git(Path::new("/x"));
+        for name in ["GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE"] {
+            assert!(git.get_envs().any(|e| e == (name.as_ref(), None)), "{name}");
+        }
     }
 
     #[test]
