@@ -88,12 +88,13 @@ impl Tally {
         if self.passed == 0 && self.failures.is_empty() {
             return Err(fail(Exit::Test, "no test ran"));
         }
-        let Some(exit) = ORDER
-            .iter()
-            .find(|o| self.failures.iter().any(|(e, _)| e == *o))
-        else {
+        if self.failures.is_empty() {
             return Ok(());
-        };
+        }
+        let exit = ORDER
+            .into_iter()
+            .find(|o| self.failures.iter().any(|(e, _)| e == o))
+            .unwrap_or(Exit::Test);
         // The rest of each has been on the screen where it happened.
         let first = |text: &str| text.lines().next().unwrap_or_default().to_owned();
         let list: String = self
@@ -101,10 +102,7 @@ impl Tally {
             .iter()
             .map(|(_, what)| format!("\n  {}", first(what)))
             .collect();
-        Err(fail(
-            *exit,
-            format!("{} failed:{list}", self.failures.len()),
-        ))
+        Err(fail(exit, format!("{} failed:{list}", self.failures.len())))
     }
 }
 
@@ -129,6 +127,19 @@ mod tests {
         tally.failed(Exit::Test, "case");
         tally.failed(Exit::Splat, "splat");
         assert_eq!(stage(&tally.result().unwrap_err()), Some(Exit::Splat));
+    }
+
+    #[test]
+    fn no_failure_is_a_success() {
+        let mut tally = Tally::default();
+        tally.passed(1);
+        assert!(tally.result().is_ok());
+        for exit in [Exit::Usage, Exit::Interrupted] {
+            let mut tally = Tally::default();
+            tally.passed(1);
+            tally.failed(exit, "x");
+            assert_eq!(stage(&tally.result().unwrap_err()), Some(Exit::Test));
+        }
     }
 
     #[test]
