@@ -2,12 +2,14 @@
 //! `$NOLOCKS_CACHE`: everything that is fetched, built or recorded lives below it.
 
 use crate::exit::{Exit, OrExit, fail};
+use crate::proc::check_interrupt;
 use anyhow::{Context, Result};
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub struct Cache {
     pub root: PathBuf,
@@ -60,21 +62,30 @@ impl Cache {
     }
 
     pub fn lock(&self, what: &str) -> Result<Lock> {
-        let file = self.lock_file(what)?;
-        if file.try_lock().is_err() {
-            eprintln!("another run works on {what}; waiting for it");
-            file.lock()?;
-        }
-        Ok(Lock { _file: file })
+        self.take(what, File::try_lock)
     }
 
     pub fn share(&self, what: &str) -> Result<Lock> {
+        self.take(what, File::try_lock_shared)
+    }
+
+    /// Asks again and again, because the system call that waits cannot be left by Ctrl-C.
+    fn take(&self, what: &str, try_: fn(&File) -> Result<(), TryLockError>) -> Result<Lock> {
         let file = self.lock_file(what)?;
-        if file.try_lock_shared().is_err() {
-            eprintln!("another run works on {what}; waiting for it");
-            file.lock_shared()?;
+        let mut told = false;
+        loop {
+            match try_(&file) {
+                Ok(()) => return Ok(Lock { _file: file }),
+                Err(TryLockError::Error(e)) => {
+                    return Err(e).with_context(|| format!("cannot lock {what}"));
+                }
+                Err(TryLockError::WouldBlock) => check_interrupt()?,
+            }
+            if !std::mem::replace(&mut told, true) {
+                eprintln!("another run works on {what}; waiting for it");
+            }
+            std::thread::sleep(Duration::from_millis(200));
         }
-        Ok(Lock { _file: file })
     }
 
     fn lock_file(&self, what: &str) -> Result<File> {
@@ -198,6 +209,30 @@ mod tests {
         let _alone = cache.lock("x").unwrap();
         assert!(cache.lock_file("x").unwrap().try_lock_shared().is_err());
         assert!(cache.lock_file("y").unwrap().try_lock().is_ok());
+    }
+
+    #[test]
+    fn a_lock_is_waited_for_until_it_is_free_or_ctrl_c() {
+        const NAME: &str = "cache::tests::a_lock_is_waited_for_until_it_is_free_or_ctrl_c";
+        crate::proc::tests::alone(NAME, || {
+            let dir = tempfile::tempdir().unwrap();
+            let cache = Cache::open(Some(dir.path())).unwrap();
+            let held = cache.lock("x").unwrap();
+            std::thread::scope(|s| {
+                let waiting = s.spawn(|| cache.share("x").is_ok());
+                std::thread::sleep(Duration::from_millis(300));
+                assert!(!waiting.is_finished());
+                drop(held);
+                assert!(waiting.join().unwrap());
+            });
+            let _held = cache.share("x").unwrap();
+            std::thread::scope(|s| {
+                let waiting = s.spawn(|| cache.lock("x").unwrap_err());
+                std::thread::sleep(Duration::from_millis(300));
+                crate::proc::tests::interrupt();
+                assert_eq!(stage(&waiting.join().unwrap()), Some(Exit::Interrupted));
+            });
+        });
     }
 
     #[test]
