@@ -15,6 +15,9 @@ at = $(call given,KDIR,kdir) $(call given,LANE,lane)
 params = $(call typed,SECONDS,seconds) $(call typed,THREADS,threads) $(call typed,SEED,seed) \
 	$(call typed,MASK,mask) $(call typed,PAGES,pages)
 objects = $(call typed,OBJECTS,objects)
+# Whoever types LANE=x means it: a target that would ignore it says so instead.
+takes = $(foreach v,$(filter-out $1,KDIR LANE RUN SECONDS THREADS SEED MASK PAGES OBJECTS),$(if \
+	$(filter command%,$(origin $v)),$(error make $@ takes no $v=: it would change nothing)))
 run = @sh scripts/bootstrap.sh --checkout='$(CURDIR)' $(if $(filter 1 y yes,$(YES)),--yes)
 
 help:
@@ -42,19 +45,25 @@ help:
 	@echo 'NOLOCKS_CACHE=  where everything is built (default ~/.cache/nolocks)'
 
 setup check series-check sparse bench clean:
+	$(call takes,)
 	$(run) $@
 
 stress:
+	$(call takes,KDIR LANE SECONDS THREADS SEED MASK PAGES OBJECTS)
 	$(run) $@ $(at) $(params) $(objects)
 
 soak:
+	$(call takes,KDIR LANE OBJECTS)
 	$(run) $@ $(at) $(objects)
 
 test build modules shell perf-kmem:
+	$(call takes,KDIR LANE)
 	$(run) $@ $(at)
 
 apply unapply:
+	$(call takes,KDIR)
 	$(run) $@ $(call given,KDIR,kdir)
 
 repro:
+	$(call takes,RUN)
 	$(run) $@ $(call given,RUN,run)
