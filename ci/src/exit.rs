@@ -2,6 +2,7 @@
 //! The exit codes, each of which names the stage that failed (docs/runner.md lists them).
 
 use std::fmt;
+use std::io::{self, ErrorKind};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Exit {
@@ -39,8 +40,33 @@ pub fn fail(exit: Exit, message: impl fmt::Display) -> anyhow::Error {
     })
 }
 
+pub const FULL: &str = "the disk is full: make room, or set NOLOCKS_CACHE to a larger disk";
+/// What other programs say of it.
+pub const FULL_SAID: &str = "No space left on device";
+
+fn disk_full(error: &anyhow::Error) -> bool {
+    let full =
+        |e: &io::Error| matches!(e.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+    error
+        .chain()
+        .any(|e| e.downcast_ref::<io::Error>().is_some_and(full))
+}
+
+/// For people: what to do about a full disk, which whoever met it did not know.
+pub fn explained(error: anyhow::Error) -> anyhow::Error {
+    if disk_full(&error) {
+        error.context(FULL)
+    } else {
+        error
+    }
+}
+
 /// The stage of an error; `None` for a defect of the runner itself.
 pub fn stage(error: &anyhow::Error) -> Option<Exit> {
+    // Whatever was to be written, the machine lacks room for it.
+    if disk_full(error) {
+        return Some(Exit::Setup);
+    }
     error
         .chain()
         .find_map(|e| e.downcast_ref::<Failure>())
@@ -77,6 +103,16 @@ mod tests {
             .unwrap_err();
         assert_eq!(stage(&error), Some(Exit::Config));
         assert!(format!("{error:#}").contains("lane x: no CONFIG_RUST"));
+    }
+
+    #[test]
+    fn a_full_disk_is_a_matter_of_setup() {
+        let full = || Err::<(), _>(io::Error::from(ErrorKind::StorageFull));
+        let error = full().context("cannot write x").unwrap_err();
+        assert_eq!(stage(&error), Some(Exit::Setup));
+        let error = full().or_exit(Exit::Tree).context("copying").unwrap_err();
+        assert_eq!(stage(&error), Some(Exit::Setup));
+        assert!(format!("{:#}", explained(error)).starts_with(FULL));
     }
 
     #[test]

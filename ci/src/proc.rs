@@ -2,7 +2,7 @@
 //! Child processes. Each one leads a process group of its own, so that Ctrl-C, a time limit or an
 //! error in the runner ends make's compilers and virtme-ng's QEMU too, never only their parent.
 
-use crate::exit::{Exit, fail};
+use crate::exit::{Exit, FULL, FULL_SAID, fail};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -169,12 +169,12 @@ fn succeeded(command: &Command, out: &Output) -> Result<String> {
         } else {
             &out.stderr
         };
-        bail!(
-            "{} failed ({}): {}",
-            show(command),
-            out.status,
-            String::from_utf8_lossy(said).trim()
-        );
+        let said = String::from_utf8_lossy(said);
+        let text = format!("{} failed ({}): {}", show(command), out.status, said.trim());
+        if said.contains(FULL_SAID) {
+            return Err(fail(Exit::Setup, format!("{FULL}: {text}")));
+        }
+        bail!(text);
     }
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
@@ -293,5 +293,8 @@ pub mod tests {
     fn output_reports_stderr() {
         let e = output(Command::new("sh").args(["-c", "echo why >&2; exit 1"])).unwrap_err();
         assert!(e.to_string().contains("why"), "{e}");
+        let full = "echo 'cp: x: No space left on device' >&2; exit 1";
+        let e = output(Command::new("sh").args(["-c", full])).unwrap_err();
+        assert_eq!(crate::exit::stage(&e), Some(Exit::Setup));
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What passed and what did not, with the closing line that people and CI read.
 
-use crate::exit::{Exit, fail, stage};
+use crate::exit::{Exit, explained, fail, stage};
 use crate::proc::check_interrupt;
 use crate::report::Verdict;
 use anyhow::Result;
@@ -36,7 +36,10 @@ impl Tally {
                 eprintln!("ok   {name}");
                 self.passed += 1;
             }
-            Err(e) => self.failed(stage(&e).unwrap_or(Exit::Test), format!("{name}: {e:#}")),
+            Err(e) => {
+                let e = explained(e);
+                self.failed(stage(&e).unwrap_or(Exit::Test), format!("{name}: {e:#}"));
+            }
         }
         Ok(())
     }
