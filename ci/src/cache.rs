@@ -11,9 +11,26 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// The lock of everything at once.
+const WHOLE: &str = "cache";
+
 pub struct Cache {
     pub root: PathBuf,
 }
+
+/// What `make clean` leaves: it costs a download, and holds nothing of a run.
+const KEPT: &[&str] = &["apt", "locks", "roots", "tools", "tree"];
+/// What it removes.
+const MADE: &[&str] = &[
+    "build",
+    "clippy",
+    "compile-fail",
+    "home",
+    "modules",
+    "perf",
+    "runs",
+    "src",
+];
 
 /// Of one folder of the cache: alone to write it, shared while a build reads it. A boot needs none,
 /// because it runs from copies in its own run folder.
@@ -24,24 +41,9 @@ pub struct Lock {
 
 impl Cache {
     pub fn open(given: Option<&Path>) -> Result<Cache> {
-        let root = match (given, std::env::var_os("HOME")) {
-            (Some(dir), _) => std::path::absolute(dir)?,
-            (None, Some(home)) => Path::new(&home).join(".cache/nolocks"),
-            (None, None) => return Err(fail(Exit::Usage, "set NOLOCKS_CACHE or HOME")),
-        };
-        // Kbuild refuses such paths late and in other words; virtme-ng splits at blanks.
-        if root
-            .to_string_lossy()
-            .contains(|c: char| c.is_whitespace() || c == ':' || c == '\'')
-        {
-            return Err(fail(
-                Exit::Usage,
-                format!(
-                    "NOLOCKS_CACHE={}: the kernel's build needs a path without blanks, colons and quotes",
-                    root.display()
-                ),
-            ));
-        }
+        let var = |name: &str| std::env::var_os(name).map(PathBuf::from);
+        let root = place(given.map(Path::to_owned), var("NOLOCKS_CACHE"), var("HOME"))?;
+        buildable("NOLOCKS_CACHE=", &root)?;
         fs::create_dir_all(&root)
             .with_context(|| {
                 format!(
@@ -54,11 +56,35 @@ impl Cache {
     }
 
     pub fn dir(&self, relative: &str) -> Result<PathBuf> {
+        debug_assert!(
+            KEPT.iter()
+                .chain(MADE)
+                .any(|p| Path::new(relative).starts_with(p)),
+            "clean does not know {relative}"
+        );
         let dir = self.root.join(relative);
         fs::create_dir_all(&dir)
             .with_context(|| format!("cannot create {}", dir.display()))
             .or_exit(Exit::Setup)?;
         Ok(dir)
+    }
+
+    /// `make clean`.
+    pub fn clean(&self) -> Result<()> {
+        let _alone = self.lock(WHOLE)?;
+        for part in MADE {
+            remove_dir(&self.root.join(part)).or_exit(Exit::Setup)?;
+        }
+        // Where KVM is no good, it is asked again.
+        match fs::remove_file(self.root.join("kvm.json")) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).or_exit(Exit::Setup),
+            _ => Ok(()),
+        }
+    }
+
+    /// Held by each command for as long as it lives, so that none is cleaned away below it.
+    pub fn in_use(&self) -> Result<Lock> {
+        self.share(WHOLE)
     }
 
     pub fn lock(&self, what: &str) -> Result<Lock> {
@@ -97,6 +123,35 @@ impl Cache {
     pub fn need_space(&self, what: &str, need_mib: u64) -> Result<()> {
         check_space(what, &self.root, need_mib, available_mib(&self.root)?)
     }
+}
+
+fn place(
+    given: Option<PathBuf>,
+    variable: Option<PathBuf>,
+    home: Option<PathBuf>,
+) -> Result<PathBuf> {
+    // A variable that is set to nothing is not set.
+    let set = |path: &PathBuf| !path.as_os_str().is_empty();
+    match (given.or(variable.filter(set)), home.filter(set)) {
+        (Some(dir), _) => Ok(std::path::absolute(dir)?),
+        (None, Some(home)) => Ok(home.join(".cache/nolocks")),
+        (None, None) => Err(fail(Exit::Usage, "set NOLOCKS_CACHE or HOME")),
+    }
+}
+
+/// Kbuild refuses such paths late and in other words, or fails; virtme-ng splits at blanks.
+pub fn buildable(what: &str, path: &Path) -> Result<()> {
+    let bad = |c: char| c.is_whitespace() || ":%'#$".contains(c);
+    if path.to_string_lossy().contains(bad) {
+        return Err(fail(
+            Exit::Usage,
+            format!(
+                "{what}{}: the kernel's build needs a path without blanks and without any of : % ' # $",
+                path.display()
+            ),
+        ));
+    }
+    Ok(())
 }
 
 pub fn available_mib(path: &Path) -> Result<u64> {
@@ -237,10 +292,46 @@ mod tests {
 
     #[test]
     fn a_cache_path_kbuild_cannot_take_is_refused() {
-        for bad in ["/tmp/a b", "/tmp/a:b", "/tmp/a'b"] {
+        for bad in ["/tmp/a b", "/tmp/a:b", "/tmp/a'b", "/tmp/a%b"] {
             let e = Cache::open(Some(Path::new(bad))).err().expect(bad);
             assert_eq!(stage(&e), Some(Exit::Usage));
         }
+    }
+
+    #[test]
+    fn clean_leaves_downloads_and_waits_for_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(Some(dir.path())).unwrap();
+        for part in KEPT.iter().chain(MADE) {
+            fs::write(cache.dir(part).unwrap().join("x"), "").unwrap();
+        }
+        fs::write(dir.path().join("kvm.json"), "").unwrap();
+        let run = cache.in_use().unwrap();
+        let there = |part: &&&str| dir.path().join(part).join("x").exists();
+        std::thread::scope(|s| {
+            let clean = s.spawn(|| cache.clean());
+            std::thread::sleep(Duration::from_millis(300));
+            assert!(!clean.is_finished());
+            assert_eq!(MADE.iter().filter(there).count(), MADE.len());
+            drop(run);
+            clean.join().unwrap().unwrap();
+        });
+        assert_eq!(MADE.iter().filter(there).count(), 0);
+        assert_eq!(KEPT.iter().filter(there).count(), KEPT.len());
+        assert!(!dir.path().join("kvm.json").exists());
+    }
+
+    #[test]
+    fn an_empty_variable_means_the_default() {
+        let path = |text: &str| Some(PathBuf::from(text));
+        let default = Path::new("/h/.cache/nolocks");
+        assert_eq!(place(None, None, path("/h")).unwrap(), default);
+        assert_eq!(place(None, path(""), path("/h")).unwrap(), default);
+        assert_eq!(
+            place(None, path("/c"), path("/h")).unwrap(),
+            Path::new("/c")
+        );
+        assert!(place(None, path(""), path("")).is_err());
     }
 
     #[test]

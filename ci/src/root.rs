@@ -19,7 +19,7 @@ const SUITE: &str = "bookworm";
 
 pub fn ensure(cache: &Cache, arch: Arch) -> Result<Option<PathBuf>> {
     if arch == Arch::X86 {
-        return Ok(None);
+        return x86_host(std::env::consts::ARCH).map(|()| None);
     }
     let dir = cache.dir("roots")?.join(format!("arm64-{SUITE}-{RECIPE}"));
     let _alone = cache.lock("roots")?;
@@ -29,6 +29,19 @@ pub fn ensure(cache: &Cache, arch: Arch) -> Result<Option<PathBuf>> {
             .or_exit(Exit::Setup)?;
     }
     Ok(Some(dir))
+}
+
+/// The host's own root serves no other architecture, and there is no recipe for x86_64's.
+fn x86_host(host: &str) -> Result<()> {
+    if host != "x86_64" {
+        return Err(fail(
+            Exit::Setup,
+            format!(
+                "an x86_64 lane boots from the root folder of an x86_64 machine, and this one is {host}: name an arm64 lane with LANE="
+            ),
+        ));
+    }
+    Ok(())
 }
 
 fn make(cache: &Cache, dir: &Path) -> Result<()> {
@@ -143,4 +156,17 @@ pub fn packages(root: &Path) -> Vec<String> {
         .lines()
         .map(str::to_owned)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::stage;
+
+    #[test]
+    fn an_x86_guest_needs_an_x86_host() {
+        assert!(x86_host("x86_64").is_ok());
+        let e = x86_host("aarch64").unwrap_err();
+        assert_eq!(stage(&e), Some(Exit::Setup));
+    }
 }
