@@ -66,11 +66,34 @@ pub fn debian(cache: &Cache) -> Result<Tree> {
     if let Some(tree) = newest_cached(&base)? {
         return Ok(tree);
     }
-    cache.need_space("the kernel source", 4500)?;
-    fetch(cache, &base)
-        .context("fetching the kernel source")
-        .or_exit(Exit::Tree)?;
+    fetch(cache, &base, None)?;
     newest_cached(&base)?.context("the tree that was just extracted is gone")
+}
+
+/// Asks Debian for a newer tree than the cached one, for `make setup`; says what came of it.
+pub fn renewed(cache: &Cache) -> Result<String> {
+    let base = cache.dir("tree")?;
+    let _alone = cache.lock("tree")?;
+    let have = newest_cached(&base)?.map(|t| t.origin);
+    let Err(e) = fetch(cache, &base, have.as_ref()) else {
+        let now = newest_cached(&base)?.context("the tree that was just extracted is gone")?;
+        return Ok(format!(
+            "the newest kernel source is there: {}",
+            now.origin.from
+        ));
+    };
+    check_interrupt()?;
+    match have {
+        Some(have) => Ok(format!("{e:#}\nthe kernel source stays {}", have.from)),
+        None => Err(e),
+    }
+}
+
+impl Origin {
+    /// The version of Debian's package, which may differ where the kernel's does not.
+    fn package(&self) -> Option<&str> {
+        self.from.strip_prefix("Debian ")?.split(' ').nth(1)
+    }
 }
 
 fn newest_cached(base: &Path) -> Result<Option<Tree>> {
@@ -91,9 +114,22 @@ fn newest_cached(base: &Path) -> Result<Option<Tree>> {
     Ok(found.pop().map(|(_, tree)| tree))
 }
 
-fn fetch(cache: &Cache, base: &Path) -> Result<()> {
+/// Nothing is fetched that is not newer than `have`.
+fn fetch(cache: &Cache, base: &Path, have: Option<&Origin>) -> Result<()> {
+    download(cache, base, have)
+        .context("fetching the kernel source")
+        .or_exit(Exit::Tree)
+}
+
+fn download(cache: &Cache, base: &Path, have: Option<&Origin>) -> Result<()> {
     let apt = Apt::new(cache)?;
     let (suite, version) = apt.find()?;
+    if let Some(have) = have.and_then(Origin::package)
+        && !newer(&version, have)?
+    {
+        return Ok(());
+    }
+    cache.need_space("the kernel source", 4500)?;
     let temp = tempfile::Builder::new()
         .prefix(".fetch-")
         .tempdir_in(base)?;
@@ -242,22 +278,39 @@ impl Apt {
     }
 
     fn find(&self) -> Result<(&'static str, String)> {
-        for suite in SUITES {
-            self.ask(suite)
-                .map_err(|e| fail(Exit::Tree, no_network(&format!("{e:#}"))))?;
-            let madison = output(self.command("apt-cache").args(["madison", PACKAGE]))?;
-            if let Some(version) = newest(&madison)? {
-                return Ok((suite, version));
+        first(|suite| {
+            self.ask(suite)?;
+            newest(&output(
+                self.command("apt-cache").args(["madison", PACKAGE]),
+            )?)
+        })
+    }
+}
+
+/// The first suite that has a version. A mirror may lack one, and that is said only where no other
+/// has any.
+fn first(
+    mut version: impl FnMut(&str) -> Result<Option<String>>,
+) -> Result<(&'static str, String)> {
+    let mut lacking = None;
+    for suite in SUITES {
+        match version(suite) {
+            Ok(Some(version)) => return Ok((suite, version)),
+            Ok(None) => {}
+            Err(e) => {
+                check_interrupt()?;
+                lacking.get_or_insert(e);
             }
         }
-        Err(fail(
-            Exit::Tree,
-            format!(
-                "Debian has no {PACKAGE} in {}: give a {SUPPORTED} tree with KDIR=",
-                SUITES.join(", ")
-            ),
-        ))
     }
+    let what = match lacking {
+        Some(e) => no_network(&format!("{e:#}")),
+        None => format!(
+            "Debian has no {PACKAGE} in {}: give a {SUPPORTED} tree with KDIR=",
+            SUITES.join(", ")
+        ),
+    };
+    Err(fail(Exit::Tree, what))
 }
 
 /// The Debian archive that this machine's own apt uses.
@@ -284,18 +337,18 @@ fn newest(madison: &str) -> Result<Option<String>> {
     let mut best: Option<String> = None;
     for version in madison.lines().filter_map(|l| l.split('|').nth(1)) {
         let version = version.trim();
-        let newer = match &best {
-            None => true,
-            Some(b) => Command::new("dpkg")
-                .args(["--compare-versions", version, "gt", b])
-                .status()?
-                .success(),
-        };
-        if newer {
+        if best.as_ref().map_or(Ok(true), |b| newer(version, b))? {
             best = Some(version.to_owned());
         }
     }
     Ok(best)
+}
+
+fn newer(version: &str, than: &str) -> Result<bool> {
+    Ok(Command::new("dpkg")
+        .args(["--compare-versions", version, "gt", than])
+        .status()?
+        .success())
 }
 
 // ---- the user's tree ----------------------------------------------------------------------------
@@ -919,6 +972,42 @@ mod tests {
             Some("http://b.example/debian")
         );
         assert_eq!(archive_uri("https://c.example/linux|Other\n"), None);
+    }
+
+    #[test]
+    fn a_suite_that_a_mirror_lacks_is_passed_over() {
+        let lacks = |suite: &str| match suite {
+            "sid" => Ok(Some("7.3.4-1".to_owned())),
+            _ => Err(anyhow::anyhow!("{suite} does not have a Release file")),
+        };
+        assert_eq!(first(lacks).unwrap(), ("sid", "7.3.4-1".to_owned()));
+        let e = first(|s| if s == "sid" { Ok(None) } else { lacks(s) }).unwrap_err();
+        assert_eq!(stage(&e), Some(Exit::Tree));
+        assert!(
+            e.to_string().starts_with("trixie-backports does not"),
+            "{e}"
+        );
+        assert!(
+            first(|_| Ok(None))
+                .unwrap_err()
+                .to_string()
+                .contains("Debian has no")
+        );
+    }
+
+    #[test]
+    fn a_trees_package_is_what_a_newer_one_is_measured_by() {
+        let origin = |from: &str| Origin {
+            version: "7.3.4".into(),
+            from: from.into(),
+            id: "x".into(),
+        };
+        let debian = origin("Debian linux-source-7.3 7.3.4-1~bpo13+1 (trixie-backports)");
+        let have = debian.package().unwrap();
+        assert_eq!(have, "7.3.4-1~bpo13+1");
+        assert!(newer("7.3.5-1~bpo13+1", have).unwrap() && newer("7.3.4-1", have).unwrap());
+        assert!(!newer(have, have).unwrap() && !newer("7.3~rc7-1", have).unwrap());
+        assert_eq!(origin("/home/x/linux").package(), None);
     }
 
     #[test]
