@@ -24,6 +24,7 @@ pub fn run(job: &Job) -> Result<()> {
 }
 
 pub fn all(job: &Job, tally: &mut Tally) -> Result<()> {
+    setup::cargo()?;
     let pristine = tree::debian(&job.cache)?.pristine()?;
     tally.check("ci: rustfmt", cargo(job, &["fmt", "--all", "--check"]))?;
     tally.check(

@@ -8,9 +8,11 @@ use crate::progress::Progress;
 use anyhow::{Context, Result};
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{IsTerminal, Write};
+use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 /// Debian's rustc: the one on PATH is often rustup's, which may lack its library source.
 pub const RUSTC: &str = "/usr/bin/rustc";
@@ -150,6 +152,31 @@ pub fn tools(cache: &Cache) -> Tools {
     }
 }
 
+/// Whether cargo can format and lint, which it leaves to programs of other packages.
+pub fn cargo() -> Result<()> {
+    cargo_has(Path::new(
+        &std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()),
+    ))
+}
+
+fn cargo_has(cargo: &Path) -> Result<()> {
+    for (sub, component, package) in [
+        ("fmt", "rustfmt", "rustfmt-web"),
+        ("clippy", "clippy", "rust-web-clippy"),
+    ] {
+        if let Err(e) = proc::output(Command::new(cargo).args([sub, "--version"])) {
+            proc::check_interrupt()?;
+            return Err(fail(
+                Exit::Setup,
+                format!(
+                    "`cargo {sub}` is missing: `rustup component add {component}` with rustup's cargo, else apt-get install {package} ({e:#})"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
 fn missing(need: Need, present: impl Fn(&str) -> bool) -> BTreeSet<&'static str> {
     TOOLS
         .iter()
@@ -255,9 +282,24 @@ fn ask(question: &str) -> Result<bool> {
     }
     eprint!("{question}");
     std::io::stderr().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
+    let answer = line(std::io::stdin())?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Read in a thread of its own, because Ctrl-C does not end a read.
+fn line(from: impl Read + Send + 'static) -> Result<String> {
+    let (tx, rx) = channel();
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        let read = BufReader::new(from).read_line(&mut text);
+        tx.send(read.map(|_| text))
+    });
+    loop {
+        match rx.recv_timeout(Duration::from_millis(200)) {
+            Err(RecvTimeoutError::Timeout) => proc::check_interrupt()?,
+            answer => return Ok(answer.context("nobody reads the answer")??),
+        }
+    }
 }
 
 fn check_rustc(version: &str) -> Result<()> {
@@ -423,6 +465,40 @@ mod tests {
     fn probes_find_programs_files_and_globs() {
         assert!(present("sh") && present("/bin/sh") && present("/usr/b*/env"));
         assert!(!present("no-such-program") && !present("/no/such") && !present("/usr/b*/no-such"));
+    }
+
+    #[test]
+    fn a_question_is_answered_or_interrupted() {
+        proc::tests::alone(
+            "setup::tests::a_question_is_answered_or_interrupted",
+            || {
+                assert_eq!(line(&b"y\nn\n"[..]).unwrap(), "y\n");
+                let (silent, _open) = std::io::pipe().unwrap();
+                let asked = std::thread::spawn(|| line(silent).unwrap_err());
+                proc::tests::interrupt();
+                assert_eq!(stage(&asked.join().unwrap()), Some(Exit::Interrupted));
+            },
+        );
+    }
+
+    #[test]
+    fn a_cargo_that_cannot_format_is_a_matter_of_setup() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let cargo = dir.path().join("cargo");
+        let script = |text: &str| {
+            fs::write(&cargo, format!("#!/bin/sh\n{text}\n")).unwrap();
+            fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        script("exit 0");
+        cargo_has(&cargo).unwrap();
+        script("[ $1 = fmt ] || { echo no such command >&2; exit 1; }");
+        let e = cargo_has(&cargo).unwrap_err();
+        assert_eq!(stage(&e), Some(Exit::Setup));
+        assert!(
+            e.to_string().contains("cargo clippy") && e.to_string().contains("no such command"),
+            "{e}"
+        );
     }
 
     #[test]
