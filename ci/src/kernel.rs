@@ -3,12 +3,12 @@
 
 use crate::cache::{self, Cache, Lock, sha256, write_atomic, write_json};
 use crate::config::Options;
-use crate::exit::{Exit, OrExit, fail};
+use crate::exit::{Exit, FULL, FULL_SAID, OrExit, fail};
 use crate::lane::{Arch, Lane};
 use crate::proc::{check_interrupt, run_lines};
 use crate::progress::Progress;
 use crate::setup::{CLIPPY, LLVM, RUSTC, tools};
-use crate::tree::{Prepared, forget_repository};
+use crate::tree::{Prepared, forget_repository, tree_hash};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -59,6 +59,16 @@ pub struct Build {
     hold: Option<Lock>,
 }
 
+impl Build {
+    fn stamp_file(&self) -> PathBuf {
+        self.dir.join("nolocks-stamp.json")
+    }
+
+    fn done(&self) -> bool {
+        cache::read_json::<Stamp>(&self.stamp_file()).as_ref() == Some(&self.stamp)
+    }
+}
+
 pub struct Plan<'a> {
     pub name: &'a str,
     /// As in ARCH=.
@@ -96,19 +106,30 @@ impl Plan<'_> {
         })
     }
 
+    /// The MiB that the build still takes.
+    fn needs(&self, cache: &Cache, source: &Prepared) -> Result<u64> {
+        let build = self.place(cache, source)?;
+        // make replaces what is there already.
+        let first = !build.dir.join("vmlinux").exists();
+        Ok(match (build.done(), first) {
+            (true, _) => 0,
+            (false, true) => 1000,
+            (false, false) => 300,
+        })
+    }
+
     pub fn build(&self, cache: &Cache, source: &Prepared) -> Result<Build> {
         let mut build = self.place(cache, source)?;
         let name = build.dir.file_name().context("a build folder has a name")?;
         build.hold = Some(cache.lock(&format!("build-{}", name.to_string_lossy()))?);
-        let stamp_file = build.dir.join("nolocks-stamp.json");
-        if cache::read_json::<Stamp>(&stamp_file).as_ref() == Some(&build.stamp) {
+        if build.done() {
             return Ok(build);
         }
-        cache.need_space("a kernel build", 2500)?;
-        let _ = fs::remove_file(&stamp_file);
+        cache.need_space("a kernel build", self.needs(cache, source)?)?;
+        let _ = fs::remove_file(build.stamp_file());
         self.configure(cache, source, &build)?;
         self.compile(cache, source, &build)?;
-        write_json(&stamp_file, &build.stamp)?;
+        write_json(&build.stamp_file(), &build.stamp)?;
         Ok(build)
     }
 
@@ -259,7 +280,7 @@ pub fn logged(command: &mut Command, log: &Path, progress: &mut Progress) -> Res
     check_interrupt()?;
     let full = lines
         .iter()
-        .any(|l| l.contains("No space left on device") || l.contains("ENOSPC"));
+        .any(|l| l.contains(FULL_SAID) || l.contains("ENOSPC"));
     let errors: Vec<&String> = lines
         .iter()
         .filter(|l| l.contains("error:") || l.contains("error[") || l.contains("Error "))
@@ -267,14 +288,18 @@ pub fn logged(command: &mut Command, log: &Path, progress: &mut Progress) -> Res
         .collect();
     let tail = &lines[lines.len().saturating_sub(12)..];
     let mut text = String::new();
-    if full {
-        text += "the disk is full: make room, or set NOLOCKS_CACHE to a larger disk, and run the same command again\n";
-    }
     for line in errors.into_iter().filter(|l| !tail.contains(l)).chain(tail) {
         text += line;
         text += "\n";
     }
-    anyhow::bail!("{text}the whole log is {}", log.display())
+    text += &format!("the whole log is {}", log.display());
+    if full {
+        return Err(fail(
+            Exit::Setup,
+            format!("{FULL}, and run the same command again\n{text}"),
+        ));
+    }
+    anyhow::bail!(text)
 }
 
 #[derive(Debug, Clone)]
@@ -364,21 +389,150 @@ pub fn modules(
     Ok(Modules { dir })
 }
 
-/// The kernel of a lane.
-pub fn lane(cache: &Cache, lane: &Lane, fragment: &str, source: &Prepared) -> Result<Build> {
+/// Said of a check that was not made again.
+const UNCHANGED: &str = " (unchanged since it passed)";
+
+/// A check of the modules' source against one kernel: what has passed with the same input passes again.
+pub struct Passed {
+    file: PathBuf,
+    input: String,
+}
+
+impl Passed {
+    pub fn load(folder: &Path, build: &Build, checkout: &Path) -> Result<Passed> {
+        let input = [
+            serde_json::to_string(&build.stamp)?,
+            tree_hash(&checkout.join("rust-module"))?,
+            cache::sha256_file(&checkout.join("Kbuild"))?,
+        ];
+        Ok(Passed {
+            file: folder.join("passed"),
+            input: sha256(input.concat()),
+        })
+    }
+
+    /// What to say of the check instead of making it.
+    pub fn again(&self) -> Option<&'static str> {
+        (fs::read_to_string(&self.file).ok()? == self.input).then_some(UNCHANGED)
+    }
+
+    pub fn record(&self) -> Result<()> {
+        write_atomic(&self.file, &self.input)
+    }
+}
+
+/// clippy on the modules; returns what to add to the check's name.
+pub fn lint(cache: &Cache, build: &Build, arch: Arch, checkout: &Path) -> Result<&'static str> {
+    let passed = Passed::load(&cache.dir("clippy")?, build, checkout)?;
+    if let Some(again) = passed.again() {
+        return Ok(again);
+    }
+    modules(cache, &build.dir, arch, checkout, true)?;
+    passed.record()?;
+    Ok("")
+}
+
+/// Of a kernel that the user has built: what it was built for, and its .config.
+pub fn users_own(kdir: &Path) -> Result<(Arch, String)> {
+    let refuse = |what: String| Err(fail(Exit::Tree, format!("{} {what}", kdir.display())));
+    for file in [".config", "Module.symvers"] {
+        if !kdir.join(file).exists() {
+            return refuse(format!(
+                "has no {file}: `make apply KDIR=...`, configure with Kconfig.fragment and build the kernel there first; without KDIR= the runner builds its own"
+            ));
+        }
+    }
+    // A folder of O= has a link to its source.
+    let flags = ["", "source"].map(|top| kdir.join(top).join("include/linux/gfp_types.h"));
+    let series =
+        |file: &PathBuf| fs::read_to_string(file).is_ok_and(|text| text.contains("__GFP_NO_LOCKS"));
+    if !flags.iter().any(series) {
+        return refuse(
+            "does not have the series: `make apply KDIR=...` and build the kernel again".into(),
+        );
+    }
+    let config = fs::read_to_string(kdir.join(".config")).or_exit(Exit::Tree)?;
+    let arch = if config.contains("CONFIG_ARM64=y") {
+        Arch::Arm64
+    } else {
+        Arch::X86
+    };
+    Ok((arch, config))
+}
+
+/// Modules of other compilers than the kernel's are refused by make at best, and broken at worst.
+pub fn same_tools(kdir: &Path, config: &str) -> Result<()> {
+    compare_tools(kdir, config, |program| {
+        crate::proc::output(Command::new(program).arg("--version")).or_exit(Exit::Setup)
+    })
+}
+
+fn compare_tools(
+    kdir: &Path,
+    config: &str,
+    version: impl Fn(&str) -> Result<String>,
+) -> Result<()> {
+    for (option, program) in [
+        ("CONFIG_CC_VERSION_TEXT", &*format!("clang{LLVM}")),
+        ("CONFIG_RUSTC_VERSION_TEXT", RUSTC),
+    ] {
+        // As the kernel's Makefile takes it.
+        let said = version(program)?.replace('#', "");
+        let ours = said.lines().next().unwrap_or_default();
+        let theirs = config.lines().find_map(|l| {
+            l.strip_prefix(option)?
+                .strip_prefix("=\"")?
+                .strip_suffix('"')
+        });
+        if theirs != Some(ours) {
+            return Err(fail(
+                Exit::Tree,
+                format!(
+                    "{} was built by another compiler than the modules would be:\n  its {option} is {}\n  {program} is {ours:?}\nbuild it again with LLVM={LLVM} RUSTC={RUSTC} and CONFIG_RUST=y, or the modules by hand with its own tools, as README.md says",
+                    kdir.display(),
+                    theirs.map_or("not set".to_owned(), |t| format!("{t:?}")),
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The kernels of lanes.
+pub fn lanes(
+    cache: &Cache,
+    lanes: Vec<Lane>,
+    fragment: &str,
+    source: &Prepared,
+) -> Result<Vec<(Lane, Build)>> {
+    // All at once: the last one is built long after the first.
+    let mut need = 0;
+    for lane in &lanes {
+        need += planned(lane, fragment, |plan| plan.needs(cache, source))?;
+    }
+    cache.need_space("building the kernels", need)?;
+    lanes
+        .into_iter()
+        .map(|lane| {
+            let build = planned(&lane, fragment, |plan| plan.build(cache, source))?;
+            Ok((lane, build))
+        })
+        .collect()
+}
+
+fn planned<T>(lane: &Lane, fragment: &str, act: impl FnOnce(&Plan) -> Result<T>) -> Result<T> {
     let own = format!("ci/lanes/{}.config", lane.name);
     let image = Path::new(lane.arch.image())
         .file_name()
         .context("an image has a name")?
         .to_string_lossy();
-    Plan {
+    act(&Plan {
         name: &lane.name,
         arch: lane.arch.kernel(),
         fragments: &[("Kconfig.fragment", fragment), (&own, &lane.config)],
         goals: &[&image, "modules"],
         extra: &[],
-    }
-    .build(cache, source)
+    })
 }
 
 #[cfg(test)]
@@ -414,9 +568,86 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_named() {
-        let text = failing("echo CC a.o; echo 'clang: error: No space left on device'; exit 1")
-            .to_string();
+        let e = failing("echo CC a.o; echo 'clang: error: No space left on device'; exit 1");
+        assert_eq!(stage(&e), Some(Exit::Setup));
+        let text = e.to_string();
         assert!(text.starts_with("the disk is full"), "{text}");
+    }
+
+    fn text(e: anyhow::Error) -> String {
+        assert_eq!(stage(&e), Some(Exit::Tree), "{e:#}");
+        e.to_string()
+    }
+
+    #[test]
+    fn a_users_kernel_without_the_series_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let kdir = dir.path();
+        assert!(text(users_own(kdir).unwrap_err()).contains("has no .config"));
+        fs::write(kdir.join(".config"), "CONFIG_ARM64=y\n").unwrap();
+        fs::write(kdir.join("Module.symvers"), "").unwrap();
+        let include = kdir.join("source/include/linux");
+        fs::create_dir_all(&include).unwrap();
+        fs::write(include.join("gfp_types.h"), "#define __GFP_ZERO\n").unwrap();
+        assert!(text(users_own(kdir).unwrap_err()).contains("does not have the series"));
+        fs::write(include.join("gfp_types.h"), "#define __GFP_NO_LOCKS\n").unwrap();
+        assert_eq!(users_own(kdir).unwrap().0, Arch::Arm64);
+    }
+
+    #[test]
+    fn a_users_kernel_of_other_compilers_is_refused() {
+        let ours = |program: &str| Ok(format!("{program} 1 #2\nmore\n"));
+        let check = |config: &str| compare_tools(Path::new("/k"), config, ours);
+        let config = "CONFIG_CC_VERSION_TEXT=\"clang-22 1 2\"\nCONFIG_RUSTC_VERSION_TEXT=\"/usr/bin/rustc 1 2\"\n";
+        check(config).unwrap();
+        for (old, new, said) in [
+            ("clang-22", "gcc", "gcc 1 2"),
+            ("rustc", "rustc0", "rustc0 1 2"),
+            ("RUSTC", "X", "not set"),
+        ] {
+            let e = text(check(&config.replace(old, new)).unwrap_err());
+            assert!(e.contains(said), "{e}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_not_built_needs_space() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(Some(dir.path())).unwrap();
+        let origin = serde_json::json!({ "version": "7.3.4", "from": "x", "id": "i" });
+        let source: Prepared = serde_json::from_value(
+            serde_json::json!({ "dir": "/src/debian", "origin": origin, "series": "s" }),
+        )
+        .unwrap();
+        let plan = Plan {
+            name: "x",
+            arch: "x86_64",
+            fragments: &[],
+            goals: &[],
+            extra: &[],
+        };
+        let needs = || plan.needs(&cache, &source).unwrap();
+        let build = plan.place(&cache, &source).unwrap();
+        let first = needs();
+        fs::write(build.dir.join("vmlinux"), "").unwrap();
+        assert!(0 < needs() && needs() < first);
+        write_json(&build.stamp_file(), &build.stamp).unwrap();
+        assert_eq!(needs(), 0);
+        // What passed with this build passes again, until a source changes.
+        let checkout = dir.path().join("checkout");
+        fs::create_dir_all(checkout.join("rust-module")).unwrap();
+        fs::write(checkout.join("Kbuild"), "").unwrap();
+        let passed = || Passed::load(dir.path(), &build, &checkout).unwrap();
+        assert!(passed().again().is_none());
+        passed().record().unwrap();
+        assert!(
+            passed()
+                .again()
+                .unwrap()
+                .contains("unchanged since it passed")
+        );
+        fs::write(checkout.join("rust-module/a.rs"), "").unwrap();
+        assert!(passed().again().is_none());
     }
 
     #[test]

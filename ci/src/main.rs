@@ -29,7 +29,7 @@ mod wedged;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
-use exit::{Exit, OrExit};
+use exit::Exit;
 use setup::Need;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -44,8 +44,8 @@ struct Cli {
     /// The checkout that holds patches/, rust-module/ and ci/.
     #[arg(long, default_value = ".", global = true)]
     checkout: PathBuf,
-    /// Where everything is fetched and built [default: ~/.cache/nolocks]
-    #[arg(long, env = "NOLOCKS_CACHE", global = true)]
+    /// Where everything is fetched and built [default: $NOLOCKS_CACHE or ~/.cache/nolocks]
+    #[arg(long, global = true)]
     cache: Option<PathBuf>,
     /// Install missing packages without asking (so does CI=true).
     #[arg(long, global = true)]
@@ -165,22 +165,23 @@ enum Task {
         #[arg(long)]
         run: Option<PathBuf>,
     },
-    /// Boot a kernel you built, load a module you built, and scan the console
-    Boot {
-        /// A lane whose machine the guest gets
-        #[arg(long)]
-        lane: Option<String>,
-        /// The kernel's build folder
-        #[arg(long)]
-        build: PathBuf,
-        /// The module's .ko
-        #[arg(long)]
-        module: PathBuf,
-        /// Its parameters, as name=value
-        params: Vec<String>,
-    },
     /// Remove what was built, and the runs
     Clean,
+}
+
+impl Task {
+    fn makes_modules(&self) -> bool {
+        matches!(
+            self,
+            Task::Stress { .. }
+                | Task::Soak { .. }
+                | Task::Test { .. }
+                | Task::Bench
+                | Task::Modules { .. }
+                | Task::Shell { .. }
+                | Task::PerfKmem { .. }
+        )
+    }
 }
 
 fn main() -> ExitCode {
@@ -195,6 +196,7 @@ fn main() -> ExitCode {
                 Some(exit) => (exit as u8, format!("{exit:?}")),
                 None => (1, "internal error".to_owned()),
             };
+            let error = exit::explained(error);
             eprintln!(
                 "\nnolocks: {error:#}\nnolocks: exit code {code} ({})",
                 name.to_lowercase()
@@ -225,17 +227,30 @@ fn dispatch(cli: Cli) -> Result<()> {
         }
         _ => {}
     }
+    if cli.command.makes_modules() {
+        cache::buildable("the checkout ", &checkout)?;
+    }
     let cache = cache::Cache::open(cli.cache.as_deref())?;
+    if matches!(cli.command, Task::Clean) {
+        cache.clean()?;
+        return say(&format!(
+            "removed sources, builds and runs; the fetched tree and tools stay in {}",
+            cache.root.display()
+        ));
+    }
+    let _in_use = cache.in_use()?;
     let job = run::Job {
         cache,
         checkout,
         yes,
     };
     match cli.command {
-        Task::Apply { .. } | Task::Unapply { .. } => Ok(()),
+        Task::Apply { .. } | Task::Unapply { .. } | Task::Clean => Ok(()),
         Task::Setup => {
             setup::ensure(&job.cache, Need::Perf, yes)?;
-            say("every tool is there")
+            setup::cargo()?;
+            say("every tool is there")?;
+            say(&tree::renewed(&job.cache)?)
         }
         Task::Stress { at, params } => job.stress(&at, &params.given()),
         Task::Soak { at, objects } => job.soak(&at, objects),
@@ -254,13 +269,6 @@ fn dispatch(cli: Cli) -> Result<()> {
         Task::Shell { at } => job.shell(&at),
         Task::PerfKmem { at } => verify::perf_kmem(&job, &at),
         Task::Repro { run } => job.repro(given(&run, "RUN=, a run's folder or name")?),
-        Task::Boot {
-            lane,
-            build,
-            module,
-            params,
-        } => job.boot(lane.as_deref(), &build, &module, &params.join(" ")),
-        Task::Clean => clean(&job.cache),
     }
 }
 
@@ -274,19 +282,61 @@ fn say(text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Sources and tools stay: they cost a download, and hold nothing of a run.
-fn clean(cache: &cache::Cache) -> Result<()> {
-    let names = std::fs::read_dir(cache.dir("locks")?).or_exit(Exit::Setup)?;
-    let _locks = names
-        .flatten()
-        .map(|e| cache.lock(&e.file_name().to_string_lossy()))
-        .collect::<Result<Vec<_>>>()?;
-    for part in ["src", "build", "modules", "clippy", "perf", "runs"] {
-        cache::remove_dir(Path::new(&cache.root.join(part))).or_exit(Exit::Setup)?;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn a_checkout_that_kbuild_cannot_take_is_refused_before_the_kernel_is_built() {
+        let dir = tempfile::tempdir().unwrap();
+        let checkout = dir.path().join("a b");
+        std::fs::create_dir_all(checkout.join("ci/lanes")).unwrap();
+        let run = |task: &[&str]| {
+            let cache = dir.path().join("cache").display().to_string();
+            let checkout = checkout.display().to_string();
+            let at = ["x", "--checkout", &checkout, "--cache", &cache];
+            dispatch(Cli::parse_from(at.into_iter().chain(task.iter().copied())))
+        };
+        for task in ["stress", "test", "modules", "bench"] {
+            let e = run(&[task]).unwrap_err();
+            assert_eq!(exit::stage(&e), Some(Exit::Usage), "{task}");
+            assert!(e.to_string().contains("a b"), "{e}");
+        }
+        run(&["clean"]).unwrap();
     }
-    println!(
-        "removed sources, builds and runs; the fetched tree and tools stay in {}",
-        cache.root.display()
-    );
-    Ok(())
+
+    #[test]
+    fn make_refuses_what_a_target_would_ignore() {
+        let make = |words: &str| {
+            let mut make = Command::new("make");
+            kernel::clean_env(&mut make, Path::new("/"));
+            make.arg("--dry-run")
+                .arg("--directory")
+                .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+                .args(words.split(' '))
+                .env("SECONDS", "1");
+            proc::output(&mut make)
+        };
+        for bad in [
+            "series-check KDIR=x",
+            "test PAGES=1",
+            "soak SEED=1",
+            "clean RUN=x",
+            "repro LANE=x",
+        ] {
+            let e = make(bad).expect_err(bad).to_string();
+            assert!(e.contains("takes no"), "{e}");
+        }
+        for good in [
+            "check",
+            "stress SECONDS=1 LANE=x KDIR=y OBJECTS=3",
+            "soak OBJECTS=1",
+            "test LANE=x",
+            "apply KDIR=x",
+            "repro RUN=x",
+        ] {
+            make(good).expect(good);
+        }
+    }
 }

@@ -19,6 +19,7 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -96,25 +97,20 @@ impl Job {
     ) -> Result<(Prepared, Vec<(Lane, Build)>)> {
         let series = self.series()?;
         let fragment = self.fragment()?;
-        // The user's tree is looked at before anything is installed for it.
-        if let Some(dir) = kdir {
-            tree::own(dir)?;
-        }
+        look(kdir)?;
         setup::ensure(&self.cache, Need::Lanes, self.yes)?;
+        // Needs root and the network once, which is better known before the kernels are built.
+        for lane in &lanes {
+            root::ensure(&self.cache, lane.arch)?;
+        }
         let source = self.source(kdir, &series, "")?;
-        let builds = lanes
-            .into_iter()
-            .map(|lane| {
-                let build = kernel::lane(&self.cache, &lane, &fragment, &source)?;
-                Ok((lane, build))
-            })
-            .collect::<Result<_>>()?;
+        let builds = kernel::lanes(&self.cache, lanes, &fragment, &source)?;
         Ok((source, builds))
     }
 
     pub fn run_folder(&self, what: &str) -> Result<PathBuf> {
         let stamp = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S").to_string();
-        self.cache.dir(&format!("runs/{stamp}-{what}"))
+        new_folder(&self.cache.dir("runs")?, &format!("{stamp}-{what}"))
     }
 
     /// Copies what a boot needs, so that a later build cannot change what a run meant.
@@ -334,6 +330,7 @@ impl Job {
     pub fn test(&self, at: &Where) -> Result<()> {
         let named = at.lane.as_deref();
         let lanes = tested(named, self.lanes(named, "all")?)?;
+        look(at.kdir.as_deref())?;
         setup::ensure(&self.cache, Need::Lanes, self.yes)?;
         let mut tally = Tally::default();
         check::all(self, &mut tally)?;
@@ -344,16 +341,13 @@ impl Job {
             tally.passed(1); // The .config holds every option asked for, or there were no build.
             let modules = self.lane_modules(lane, build)?;
             if i == 0 {
-                let linted =
-                    kernel::modules(&self.cache, &build.dir, lane.arch, &self.checkout, true);
-                tally.check("rust-module: CLIPPY=1 without a warning", linted.map(drop))?;
-                compile_fail::check(
-                    &self.cache,
-                    &build.dir,
-                    lane.arch,
-                    &self.checkout,
-                    &mut tally,
+                let linted = kernel::lint(&self.cache, build, lane.arch, &self.checkout);
+                let again = linted.as_ref().copied().unwrap_or_default();
+                tally.check(
+                    &format!("rust-module: CLIPPY=1 without a warning{again}"),
+                    linted.map(drop),
                 )?;
+                compile_fail::check(&self.cache, build, lane.arch, &self.checkout, &mut tally)?;
             }
             let ready = self.ready(&run, lane, &build.dir, Some((&modules, MODULES)))?;
             let plan = Planned::new(lane.test_load(), lane.queue.as_ref(), &BTreeMap::new());
@@ -372,25 +366,15 @@ impl Job {
         let modules = match &at.kdir {
             // Built there by its owner, who keeps the choice of configuration.
             Some(kdir) => {
-                let kdir = fs::canonicalize(kdir).or_exit(Exit::Tree)?;
-                for file in [".config", "Module.symvers"] {
-                    if !kdir.join(file).exists() {
-                        return Err(fail(
-                            Exit::Tree,
-                            format!(
-                                "{} has no {file}: `make apply KDIR=...`, configure with Kconfig.fragment and build the kernel there first; without KDIR= the runner builds its own",
-                                kdir.display()
-                            ),
-                        ));
-                    }
+                if at.lane.is_some() {
+                    let what =
+                        "LANE= means nothing to `make modules KDIR=`: the tree has a configuration";
+                    return Err(fail(Exit::Usage, what));
                 }
+                let kdir = fs::canonicalize(kdir).or_exit(Exit::Tree)?;
+                let (arch, config) = kernel::users_own(&kdir)?;
                 setup::ensure(&self.cache, Need::Lanes, self.yes)?;
-                let config = fs::read_to_string(kdir.join(".config"))?;
-                let arch = if config.contains("CONFIG_ARM64=y") {
-                    crate::lane::Arch::Arm64
-                } else {
-                    crate::lane::Arch::X86
-                };
+                kernel::same_tools(&kdir, &config)?;
                 vec![kernel::modules(
                     &self.cache,
                     &kdir,
@@ -436,41 +420,6 @@ impl Job {
             return Err(fail(Exit::Boot, format!("virtme-ng ended with {status}")));
         }
         Ok(())
-    }
-
-    pub fn boot(
-        &self,
-        lane: Option<&str>,
-        build: &Path,
-        module: &Path,
-        params: &str,
-    ) -> Result<()> {
-        let lane = self.lanes(lane, DEFAULT_LANE)?.swap_remove(0);
-        setup::ensure(&self.cache, Need::Lanes, self.yes)?;
-        let folder = self.run_folder("boot")?;
-        fs::create_dir_all(folder.join("modules"))?;
-        let file = module
-            .file_name()
-            .context("--module names a file")?
-            .to_string_lossy();
-        fs::copy(module, folder.join("modules").join(&*file))
-            .with_context(|| format!("cannot copy {}", module.display()))
-            .or_exit(Exit::Usage)?;
-        let _ = fs::copy(build.join("System.map"), folder.join("System.map"));
-        fs::copy(build.join(lane.arch.image()), folder.join("kernel"))
-            .with_context(|| format!("{} holds no {}", build.display(), lane.arch.image()))
-            .or_exit(Exit::Usage)?;
-        let ready = self.ready_again(&folder, &lane)?;
-        let outcome = ready.boot(
-            "main",
-            &format!("module given {file} {params}"),
-            Duration::ZERO,
-        )?;
-        let mut tally = Tally::default();
-        judge::plain(&lane.name, &outcome, "given", &mut tally)?;
-        println!("console: {}", folder.join("main/console.txt").display());
-        println!("{}", tally.closing());
-        tally.result()
     }
 
     /// Boots a run's own images again, with its parameters and seed.
@@ -538,6 +487,29 @@ impl Job {
         }
         finish(&run, reports, &tally)
     }
+}
+
+/// The user's tree, before anything is fetched, installed or built for it.
+pub fn look(kdir: Option<&Path>) -> Result<()> {
+    kdir.map_or(Ok(()), |dir| tree::own(dir).map(drop))
+}
+
+/// Two runs may begin within a second.
+fn new_folder(parent: &Path, name: &str) -> Result<PathBuf> {
+    let numbered = (2..).map(|n| format!("{name}-{n}"));
+    for name in std::iter::once(name.to_owned()).chain(numbered) {
+        let folder = parent.join(name);
+        match fs::create_dir(&folder) {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+            made => {
+                return made
+                    .with_context(|| format!("cannot create {}", folder.display()))
+                    .or_exit(Exit::Setup)
+                    .map(|()| folder);
+            }
+        }
+    }
+    unreachable!("the numbers do not end")
 }
 
 impl Ready {
@@ -729,6 +701,39 @@ mod tests {
                 "module nolocks_example nolocks_example.ko",
             ]
         );
+    }
+
+    #[test]
+    fn runs_of_one_second_have_folders_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = [(); 3].map(|()| new_folder(dir.path(), "t-stress").unwrap());
+        let want = ["t-stress", "t-stress-2", "t-stress-3"].map(|n| dir.path().join(n));
+        assert_eq!(names, want);
+        let e = new_folder(&dir.path().join("none"), "x").unwrap_err();
+        assert_eq!(crate::exit::stage(&e), Some(Exit::Setup));
+    }
+
+    #[test]
+    fn a_wrong_tree_is_refused_before_anything_is_done_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let job = Job {
+            cache: Cache::open(Some(&dir.path().join("cache"))).unwrap(),
+            checkout: Path::new(env!("CARGO_MANIFEST_DIR")).join(".."),
+            yes: false,
+        };
+        let at = Where {
+            kdir: Some(dir.path().to_owned()),
+            lane: None,
+        };
+        for result in [
+            job.test(&at),
+            job.modules(&at),
+            job.builds(&at).map(drop),
+            crate::verify::perf_kmem(&job, &at),
+        ] {
+            assert_eq!(crate::exit::stage(&result.unwrap_err()), Some(Exit::Tree));
+        }
+        assert_eq!(fs::read_dir(&job.cache.root).unwrap().count(), 0);
     }
 
     #[test]
