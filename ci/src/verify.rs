@@ -8,7 +8,7 @@ use crate::judge::{self, STRESS};
 use crate::kernel::{self, LOG, Plan, clean_env, logged};
 use crate::lane::Lane;
 use crate::progress::Progress;
-use crate::run::{DEFAULT_LANE, Job};
+use crate::run::{DEFAULT_LANE, Job, look};
 use crate::series::Series;
 use crate::setup::{self, LLVM, Need};
 use crate::sparse;
@@ -127,7 +127,7 @@ struct Prefixes<'a> {
 
 impl Prefixes<'_> {
     /// The folder with the image of `prefix`, which gave no warning but those of `before`.
-    fn built(&mut self, prefix: &Series, before: Option<&BTreeSet<String>>) -> Result<PathBuf> {
+    fn built(&mut self, prefix: &Series, before: Option<&[String]>) -> Result<PathBuf> {
         let cache = &self.job.cache;
         let tree = tree::debian(cache)?.origin.id;
         let stamp = self.plan.stamp(cache, &tree, &prefix.hash)?;
@@ -147,7 +147,7 @@ impl Prefixes<'_> {
         let build = self.plan.build(cache, &source)?;
         let now = warnings(&fs::read_to_string(build.dir.join(LOG))?);
         if let Some(before) = before {
-            let new: Vec<&String> = now.difference(before).collect();
+            let new = fresh(now, before);
             ensure!(new.is_empty(), "{new:?}");
         }
         write_atomic(&known, "")?;
@@ -180,13 +180,24 @@ pub fn without(fragment: &str, dropped: &[&str]) -> String {
     kept.map(|l| format!("{l}\n")).collect()
 }
 
-/// Without line numbers, which every patch moves.
-fn warnings(log: &str) -> BTreeSet<String> {
+/// Without line numbers, which every patch moves. Each place counts once, however many files include
+/// it; two places with the same warning are two.
+fn warnings(log: &str) -> Vec<String> {
     let place = Regex::new(r":\d+(:\d+)?:").expect("a constant pattern");
-    log.lines()
-        .filter(|l| l.contains("warning:"))
+    let lines: BTreeSet<&str> = log.lines().filter(|l| l.contains("warning:")).collect();
+    let lines = lines.into_iter();
+    lines
         .map(|l| place.replace_all(l, ":").into_owned())
         .collect()
+}
+
+fn fresh(mut now: Vec<String>, before: &[String]) -> Vec<String> {
+    for known in before {
+        if let Some(i) = now.iter().position(|w| w == known) {
+            now.swap_remove(i);
+        }
+    }
+    now
 }
 
 /// Without the options, tools/perf fails to build or to link with this toolchain.
@@ -226,6 +237,7 @@ fn build_perf(job: &Job, source: &Path) -> Result<PathBuf> {
 const TRACED: &str = "mask=2 pages=2000";
 
 pub fn perf_kmem(job: &Job, at: &Where) -> Result<()> {
+    look(at.kdir.as_deref())?;
     setup::ensure(&job.cache, Need::Perf, job.yes)?;
     let (source, builds) = job.builds(at)?;
     let (lane, build) = builds.first().context("no lane")?;
@@ -277,8 +289,18 @@ mod tests {
         let moved = warnings("mm/a.c:99:3: warning: unused x [-Wx]\n");
         let other = warnings("mm/a.c:10:3: warning: unused y [-Wx]\n");
         assert_eq!(before.len(), 1);
-        assert!(moved.is_subset(&before));
-        assert!(!other.is_subset(&before));
+        assert!(fresh(moved, &before).is_empty());
+        assert_eq!(fresh(other.clone(), &before), other);
+    }
+
+    #[test]
+    fn a_second_warning_of_the_same_words_is_a_new_one() {
+        const ONE: &str = "mm/a.c:10:3: warning: unused x [-Wx]\n";
+        let before = warnings(ONE);
+        let second = format!("{ONE}{}", ONE.replace("10", "20"));
+        assert_eq!(fresh(warnings(&second), &before), before);
+        // A header's comes again with every file that includes it.
+        assert!(fresh(warnings(&ONE.repeat(3)), &before).is_empty());
     }
 
     #[test]
