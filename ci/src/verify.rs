@@ -47,7 +47,22 @@ const VARIANTS: &[(&str, &str, &str)] = &[
         "riscv",
         "CONFIG_64BIT=y\nCONFIG_NONPORTABLE=y\nCONFIG_MMU=n\n",
     ),
+    // Without ARCH_HAVE_NMI_SAFE_CMPXCHG.
+    (
+        "no-slots",
+        "loongarch",
+        "CONFIG_64BIT=y\nCONFIG_SMP=y\nCONFIG_PAGE_SLOTS=n\n",
+    ),
 ];
+
+/// Where the series' own tests can be had, they compile, too.
+fn suite(config: &str) -> &'static str {
+    if config.contains("CONFIG_SMP=y") {
+        "CONFIG_KUNIT=y\nCONFIG_PAGE_ALLOC_NO_LOCKS_KUNIT_TEST=y\n"
+    } else {
+        ""
+    }
+}
 
 pub fn series(job: &Job) -> Result<()> {
     setup::ensure(&job.cache, Need::Lanes, job.yes)?;
@@ -100,7 +115,11 @@ pub fn series(job: &Job) -> Result<()> {
         let plan = Plan {
             name: &format!("mm-{name}"),
             arch,
-            fragments: &[("the variant", config), ("no warning", "CONFIG_WERROR=y\n")],
+            fragments: &[
+                ("the variant", config),
+                ("its tests", suite(config)),
+                ("no warning", "CONFIG_WERROR=y\n"),
+            ],
             goals: &["mm/"],
             extra: &[],
         };
@@ -301,6 +320,15 @@ mod tests {
         assert_eq!(fresh(warnings(&second), &before), before);
         // A header's comes again with every file that includes it.
         assert!(fresh(warnings(&ONE.repeat(3)), &before).is_empty());
+    }
+
+    #[test]
+    fn every_variant_with_smp_compiles_the_suite_and_one_has_no_slots() {
+        let all = VARIANTS
+            .iter()
+            .map(|(name, _, config)| (*name, suite(config)));
+        let with: Vec<&str> = all.filter(|(_, s)| !s.is_empty()).map(|(n, _)| n).collect();
+        assert_eq!(with, ["no-numa", "highmem", "no-slots"]);
     }
 
     #[test]
