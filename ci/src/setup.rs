@@ -481,15 +481,54 @@ mod tests {
         );
     }
 
+    fn program(file: &Path, text: &str) {
+        use std::os::unix::fs::PermissionsExt;
+        fs::write(file, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(file, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    #[test]
+    fn bootstrap_takes_no_cargo_that_is_too_old() {
+        let dir = tempfile::tempdir().unwrap();
+        let (bin, scripts) = (dir.path().join("bin"), dir.path().join("scripts"));
+        for sub in [&bin, &scripts, &dir.path().join("ci")] {
+            fs::create_dir(sub).unwrap();
+        }
+        let real = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/bootstrap.sh");
+        fs::copy(real, scripts.join("bootstrap.sh")).unwrap();
+        // No cargo of this machine is so new, and there is no apt-get on this PATH.
+        fs::write(
+            dir.path().join("ci/Cargo.toml"),
+            "rust-version = \"1.9999\"\n",
+        )
+        .unwrap();
+        for tool in ["sed", "dirname", "mkdir", "cc", "git"] {
+            std::os::unix::fs::symlink(which::which(tool).unwrap(), bin.join(tool)).unwrap();
+        }
+        let run = |version: &str| {
+            program(
+                &bin.join("cargo"),
+                &format!("[ $1 = --version ] && echo 'cargo {version}'"),
+            );
+            let mut sh = Command::new("/bin/sh");
+            sh.arg(scripts.join("bootstrap.sh"))
+                .env("PATH", &bin)
+                .env("NOLOCKS_CACHE", dir.path().join("cache"));
+            let out = proc::capture(&mut sh).unwrap();
+            assert_eq!(out.status.code(), Some(10));
+            String::from_utf8(out.stderr).unwrap()
+        };
+        let said = run("1.9998.0 (x)");
+        assert!(said.contains("too old: cargo 1.9998.0"), "{said}");
+        let said = run("1.9999.0 (x)");
+        assert!(said.contains("could not build"), "{said}");
+    }
+
     #[test]
     fn a_cargo_that_cannot_format_is_a_matter_of_setup() {
-        use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let cargo = dir.path().join("cargo");
-        let script = |text: &str| {
-            fs::write(&cargo, format!("#!/bin/sh\n{text}\n")).unwrap();
-            fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).unwrap();
-        };
+        let script = |text: &str| program(&cargo, text);
         script("exit 0");
         cargo_has(&cargo).unwrap();
         script("[ $1 = fmt ] || { echo no such command >&2; exit 1; }");
