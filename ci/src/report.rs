@@ -215,12 +215,7 @@ fn thousands(n: u64) -> String {
 }
 
 fn time(seconds: f64) -> String {
-    let s = seconds.max(0.0).round() as u64;
-    if s < 60 {
-        format!("{s} s")
-    } else {
-        format!("{} min {:02} s", s / 60, s % 60)
-    }
+    crate::progress::span(Duration::try_from_secs_f64(seconds).unwrap_or_default())
 }
 
 fn shares(lane: &LaneReport, context: &str) -> Vec<String> {
