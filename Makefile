@@ -21,7 +21,7 @@ takes = $(foreach v,$(filter-out $1,KDIR LANE RUN SECONDS THREADS SEED MASK PAGE
 run = @sh scripts/bootstrap.sh --checkout='$(CURDIR)' $(if $(filter 1 y yes,$(YES)),--yes)
 
 help:
-	@echo 'make setup         check the tools; install what is missing (asks; YES=1 or CI=true means yes)'
+	@echo 'make setup         check the tools, install what is missing (asks; YES=1 or CI=true means yes), fetch a newer 7.3.x'
 	@echo 'make stress        build kernel and module, boot, run the stress module under lockdep'
 	@echo 'make soak          10 million objects through the bulk queue (OBJECTS= for another number)'
 	@echo 'make test          unit tests, series checks, and every lane with its controls'
