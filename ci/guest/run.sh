@@ -18,6 +18,8 @@ echo +memory >$cgroup/cgroup.subtree_control && mkdir $cgroup/nolocks && echo $$
 say "guest up"
 # 3, because a command in the loop must not eat the plan.
 while read -r verb name file params <&3; do
+	# A boot may have nothing to do but to boot.
+	[ -n "$verb" ] || continue
 	say "case $name begin"
 	case $verb in
 	module)
