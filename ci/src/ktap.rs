@@ -22,6 +22,13 @@ pub struct Case {
     pub reason: Option<String>,
 }
 
+/// A remark in key=value that nothing is judged by.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Note {
+    pub what: String,
+    pub fields: Vec<(String, String)>,
+}
+
 /// Pages asked for and obtained in a context through an API.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Stat {
@@ -93,6 +100,8 @@ pub struct Suite {
     pub objects: Option<Objects>,
     #[serde(default)]
     pub seed: Option<u64>,
+    #[serde(default)]
+    pub notes: Vec<Note>,
     /// Why the case that has not ended yet failed.
     #[serde(skip)]
     pub failed: Vec<String>,
@@ -271,6 +280,15 @@ impl Suite {
             "seed" => {
                 ensure!(self.seed.is_none(), "a second seed");
                 self.seed = Some(number(rest)?);
+            }
+            // For the report alone, so that a module may say more without a word here.
+            "storm" | "tick" | "push" | "readers" => {
+                let words = rest.split_whitespace();
+                let fields = words.filter_map(|w| w.split_once('='));
+                self.notes.push(Note {
+                    what: key.to_owned(),
+                    fields: fields.map(|(k, v)| (k.into(), v.into())).collect(),
+                });
             }
             _ => {}
         }
@@ -518,6 +536,7 @@ nolocks_stress: # locks: context=task api=no_locks op=alloc calls=32 locks=33 rc
 nolocks_stress: # lock: 32 of &pcp->lock
 nolocks_stress: # locks: context=task api=no_locks op=free calls=32 locks=0 rcu=0
 nolocks_stress: # any other remark
+nolocks_stress: # readers: reads=64 stale=0 Stats { pushed: 9 }
 nolocks_stress: ok 1 task
 nolocks_stress: # failed: hardirq: 8 pages in a burst of 9
 nolocks_stress: # failed: 2 visits were not in the context asked for
@@ -555,6 +574,12 @@ nolocks_stress: # objects: freed=1234 corrupt=0
             freed: 83,
         };
         assert_eq!(suite.ledger, Some(ledger));
+        let fields = [("reads", "64"), ("stale", "0")];
+        assert_eq!(suite.notes[0].what, "readers");
+        assert_eq!(
+            suite.notes[0].fields,
+            fields.map(|(k, v)| (k.to_owned(), v.to_owned()))
+        );
     }
 
     /// Each edit of the good run, and what the error must name.
@@ -804,6 +829,7 @@ nolocks_stress: # objects: freed=1234 corrupt=0
                 peak: None,
                 objects: None,
                 seed,
+                notes: Vec::new(),
                 failed: Vec::new(),
             },
         )
