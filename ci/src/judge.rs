@@ -4,26 +4,47 @@
 use crate::boot::{Ending, Outcome};
 use crate::exit::Exit;
 use crate::ktap::{self, Status, Suite};
-use crate::lane::{Control, Lane, Load, Queue};
-use crate::report::ControlResult;
+use crate::lane::{self, Boot, Control, Lane, Load, Queue, Skips};
+use crate::report::{BootReport, ControlResult};
+use crate::run::Planned;
 use crate::scan::{self, Finding, Rules};
 use crate::tally::Tally;
 use anyhow::{Context, Result, bail, ensure};
+use regex::Regex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
 pub const STRESS: &str = "nolocks_stress";
+/// Its case in a plan.
+pub const STRESS_CASE: &str = "stress";
 pub const QUEUE: &str = "nolocks_queue_stress";
 pub const EXAMPLE: &str = "nolocks_example";
+/// The queue's module once more, with blocks that cannot be allocated.
+pub const FAILING: &str = "queue_fail";
+pub const MAIN: &str = "main";
 const API: &str = "no_locks";
 
 pub struct Seen {
+    pub main: BootReport,
     pub suite: Option<Suite>,
     pub queue: Option<Suite>,
-    pub kunit: Vec<Suite>,
-    pub findings: Vec<Finding>,
-    pub debug_locks: Option<bool>,
+    pub failing: Option<Suite>,
+}
+
+/// Whether a boot that hung before the guest was up showed more than that: a report of the kernel's, or our
+/// KUnit suite in the middle. Such a hang is no accident of the emulator's.
+pub fn blamed(console: &str) -> Result<bool> {
+    let rules = Rules::builtin()?;
+    let begun = |suite: &&str| console.contains(&format!("# Subtest: {suite}"));
+    let over = |suite: &str| {
+        scan::messages(console).iter().any(|(_, text)| {
+            let result = text.trim().trim_start_matches("not ").strip_prefix("ok ");
+            result.is_some_and(|r| r.split(' ').nth(1) == Some(suite))
+        })
+    };
+    let ended = lane::suites().filter(begun).all(over);
+    Ok(!ended || rules.scan(console).iter().any(|f| rules.is_report(f)))
 }
 
 fn ending(tally: &mut Tally, name: &str, outcome: &Outcome) {
@@ -83,17 +104,79 @@ pub fn loaded(name: &str, outcome: &Outcome, case: &str, tally: &mut Tally) -> R
     )
 }
 
-/// The boot that must be green. `floor` says whether the load's least numbers of pages apply.
+/// The boot that must be green, with the modules.
 pub fn green(
     lane: &Lane,
-    load: &Load,
-    floor: bool,
+    plan: &Planned,
     folder: &Path,
     outcome: &Outcome,
     tally: &mut Tally,
 ) -> Result<Seen> {
     let name = &lane.name;
-    let findings = plain(name, outcome, "stress", tally)?;
+    let main = machine(name, lane, &lane.kunit, folder, outcome, tally)?;
+    let mut seen = Seen {
+        main,
+        suite: None,
+        queue: None,
+        failing: None,
+    };
+    if let Some(load) = &plan.load {
+        loaded(name, outcome, STRESS_CASE, tally)?;
+        let mask = plan.params.get("mask").copied().unwrap_or(0);
+        seen.suite = suite(
+            name,
+            (STRESS_CASE, STRESS),
+            mask,
+            &lane.skips,
+            outcome,
+            tally,
+        )?;
+        if let (Some(suite), true) = (&seen.suite, plan.floor) {
+            tally.check(&format!("{name}: pages obtained"), pages(load, suite))?;
+        }
+    }
+    if let Some(wanted) = &plan.queue {
+        for case in [QUEUE, EXAMPLE] {
+            loaded(name, outcome, case, tally)?;
+        }
+        seen.queue = suite(name, (QUEUE, QUEUE), 0, &wanted.skips, outcome, tally)?;
+        if let (Some(suite), true) = (&seen.queue, plan.floor) {
+            tally.check(&format!("{name}: objects freed"), objects(wanted, suite))?;
+        }
+        if plan.has(FAILING) {
+            loaded(name, outcome, FAILING, tally)?;
+            seen.failing = suite(name, (FAILING, QUEUE), 0, &wanted.skips, outcome, tally)?;
+        }
+    }
+    Ok(seen)
+}
+
+/// The boot that must be green without a module.
+pub fn quiet(
+    lane: &Lane,
+    boot: &Boot,
+    folder: &Path,
+    outcome: &Outcome,
+    tally: &mut Tally,
+) -> Result<BootReport> {
+    let name = format!("{}: boot {}", lane.name, boot.name);
+    let seen = machine(&name, lane, &boot.kunit, folder, outcome, tally)?;
+    Ok(BootReport {
+        name: boot.name.clone(),
+        ..seen
+    })
+}
+
+/// What a green boot shows whatever it loads.
+fn machine(
+    name: &str,
+    lane: &Lane,
+    wanted: &Skips,
+    folder: &Path,
+    outcome: &Outcome,
+    tally: &mut Tally,
+) -> Result<BootReport> {
+    let findings = booted(name, outcome, tally)?;
     let debug_locks = fs::read_to_string(folder.join("out/lockdep_stats"))
         .ok()
         .and_then(|t| scan::debug_locks(&t));
@@ -110,17 +193,27 @@ pub fn green(
     let kunit = fs::read_to_string(folder.join("out/kunit.txt")).unwrap_or_default();
     let kunit = match ktap::parse_kunit_results(&kunit) {
         Ok(suites) => suites,
+        Err(_) if wanted.is_empty() && kunit.trim().is_empty() => Vec::new(),
         Err(e) => {
             tally.failed(Exit::Test, format!("{name}: KUnit results: {e:#}"));
             Vec::new()
         }
     };
-    tally.check(
-        &format!("{name}: KUnit suites"),
-        suites_ran(&lane.kunit, &kunit),
-    )?;
-    for suite in kunit.iter().filter(|s| lane.kunit.contains_key(&s.name)) {
-        cases(name, suite, tally);
+    for (suite, skips) in wanted {
+        let result = match kunit.iter().find(|s| s.name == *suite) {
+            Some(suite) => {
+                cases(name, suite, tally);
+                let all: Vec<&String> = lane::cases(&suite.name).iter().collect();
+                ran(&all, skips, suite)
+            }
+            None => {
+                let names: Vec<&str> = kunit.iter().map(|s| s.name.as_str()).collect();
+                Err(anyhow::anyhow!(
+                    "it did not run (those that did: {names:?})"
+                ))
+            }
+        };
+        tally.check(&format!("{name}: KUnit suite {suite}: its cases"), result)?;
     }
     if lane.config.contains("CONFIG_DEBUG_KMEMLEAK=y") {
         let leaks = fs::read_to_string(folder.join("out/kmemleak"));
@@ -129,17 +222,8 @@ pub fn green(
             leakless(leaks),
         )?;
     }
-    let suite = suite(name, STRESS, &lane.skips, outcome, tally)?;
-    if let (Some(suite), true) = (&suite, floor) {
-        tally.check(&format!("{name}: pages obtained"), pages(load, suite))?;
-    }
-    let queue = match &lane.queue {
-        Some(wanted) => queue(name, wanted, floor, outcome, tally)?,
-        None => None,
-    };
-    Ok(Seen {
-        suite,
-        queue,
+    Ok(BootReport {
+        name: MAIN.to_owned(),
         kunit,
         findings,
         debug_locks,
@@ -154,24 +238,6 @@ fn leakless(leaks: std::io::Result<String>) -> Result<()> {
     Ok(())
 }
 
-/// The queue's stress module and the example.
-pub fn queue(
-    name: &str,
-    wanted: &Queue,
-    floor: bool,
-    outcome: &Outcome,
-    tally: &mut Tally,
-) -> Result<Option<Suite>> {
-    for module in [QUEUE, EXAMPLE] {
-        loaded(name, outcome, module, tally)?;
-    }
-    let suite = suite(name, QUEUE, &wanted.skips, outcome, tally)?;
-    if let (Some(suite), true) = (&suite, floor) {
-        tally.check(&format!("{name}: objects freed"), objects(wanted, suite))?;
-    }
-    Ok(suite)
-}
-
 fn objects(wanted: &Queue, suite: &Suite) -> Result<()> {
     let freed = suite.objects.as_ref().map_or(0, |o| o.freed);
     ensure!(
@@ -183,25 +249,36 @@ fn objects(wanted: &Queue, suite: &Suite) -> Result<()> {
     Ok(())
 }
 
-/// A module's KTAP, every case of which must have passed, or been skipped where it cannot run.
+/// What a module printed in a case of the plan. Each of its cases must have passed, or been skipped where it
+/// cannot run; those outside `mask`, which is 0 for all, must not be there.
 fn suite(
     name: &str,
-    module: &str,
+    (case, module): (&str, &str),
+    mask: u64,
     skips: &BTreeSet<String>,
     outcome: &Outcome,
     tally: &mut Tally,
 ) -> Result<Option<Suite>> {
-    match ktap::parse_console(&outcome.console, module) {
-        Ok(suite) => {
+    let parsed = part(case, &outcome.console)
+        .with_context(|| format!("case {case} did not begin"))
+        .and_then(|part| ktap::parse_console(part, module));
+    match parsed {
+        Ok(mut suite) => {
+            if case == FAILING {
+                FAILING.clone_into(&mut suite.name);
+            }
             cases(name, &suite, tally);
+            let all = lane::cases(module).iter().enumerate();
+            let all = all.filter(|(bit, _)| mask == 0 || mask >> bit & 1 == 1);
+            let all: Vec<&String> = all.map(|(_, name)| name).collect();
             tally.check(
-                &format!("{name}: {module}: cases that ran"),
-                ran(skips, &suite),
+                &format!("{name}: {}: cases that ran", suite.name),
+                ran(&all, skips, &suite),
             )?;
             Ok(Some(suite))
         }
         Err(e) => {
-            tally.failed(Exit::Test, format!("{name}: {module}'s KTAP: {e:#}"));
+            tally.failed(Exit::Test, format!("{name}: {case}: KTAP: {e:#}"));
             Ok(None)
         }
     }
@@ -219,35 +296,27 @@ fn cases(lane: &str, suite: &Suite, tally: &mut Tally) {
     }
 }
 
-/// A case that could not run, where it must, is a failure; one that ran after all is a stale lane.
-fn ran(skips: &BTreeSet<String>, suite: &Suite) -> Result<()> {
+/// A suite that silently lost a case is a failure, and so is a case that could not run where it must; one that
+/// is new, or ran after all, shows that the list or the lane is stale.
+fn ran(wanted: &[&String], skips: &BTreeSet<String>, suite: &Suite) -> Result<()> {
+    if let Some(lost) = wanted
+        .iter()
+        .find(|name| !suite.cases.iter().any(|c| c.name == ***name))
+    {
+        bail!("{lost} is not there");
+    }
     for case in &suite.cases {
         let why = case.reason.as_deref().unwrap_or("no reason given");
+        ensure!(
+            wanted.contains(&&case.name),
+            "{} was not to be expected: ci/cases.toml names all",
+            case.name
+        );
         match (case.status == Status::Skip, skips.contains(&case.name)) {
             (true, false) => bail!("{} was skipped, and must run here: {why}", case.name),
             (false, true) => bail!("{} ran, and the lane says that it cannot", case.name),
             _ => {}
         }
-    }
-    Ok(())
-}
-
-/// A suite that silently did not run, or lost a case, is a failure.
-fn suites_ran(wanted: &BTreeMap<String, usize>, have: &[Suite]) -> Result<()> {
-    for (name, count) in wanted {
-        let Some(suite) = have.iter().find(|s| s.name == *name) else {
-            let names: Vec<&str> = have.iter().map(|s| s.name.as_str()).collect();
-            bail!("suite {name} did not run (those that did: {names:?})");
-        };
-        let ran = suite
-            .cases
-            .iter()
-            .filter(|c| c.status != Status::Skip)
-            .count();
-        ensure!(
-            ran == *count,
-            "suite {name} ran {ran} cases, the lane says {count}"
-        );
     }
     Ok(())
 }
@@ -286,9 +355,15 @@ pub fn red(
 ) -> Result<ControlResult> {
     let failed = |(case, why): (&String, &String)| format!("{case} failed: {why}");
     let mut expected: BTreeSet<String> = control.fails.iter().map(failed).collect();
-    expected.extend(control.expect.iter().cloned());
-    let findings = Rules::builtin()?.scan(&without_others(control, boot, &outcome.console));
-    let mut seen: BTreeSet<String> = findings.into_iter().map(|f| f.rule).collect();
+    let mut seen = BTreeSet::new();
+    let with = |rule: &str, pattern: &str| format!("{rule} with {pattern:?}");
+    expected.extend(control.expect.iter().map(|(r, p)| with(r, p)));
+    for found in Rules::builtin()?.scan(&without_others(control, boot, &outcome.console)) {
+        seen.insert(match control.expect.get(&found.rule) {
+            Some(pattern) if found.says(&Regex::new(pattern)?) => with(&found.rule, pattern),
+            _ => format!("{} ({})", found.rule, found.line.trim()),
+        });
+    }
     if !control.fails.is_empty() {
         match failures(control, &outcome.console) {
             Ok(failures) => seen.extend(failures.iter().map(failed)),
@@ -322,19 +397,24 @@ pub fn red(
     Ok(result)
 }
 
-/// What a control's part of the console has before it, in it and behind it.
-fn parts<'a>(control: &Control, console: &'a str) -> Option<(&'a str, &'a str, &'a str)> {
-    let mark = |what: &str| format!("NOLOCKS: case {} {what}", control.name);
-    let (before, rest) = console.split_once(&mark("begin"))?;
-    let (part, behind) = rest.split_once(&mark("rc="))?;
+/// What a case of the plan has before it on the console, in it and behind it.
+fn parts<'a>(case: &str, console: &'a str) -> Option<(&'a str, &'a str, &'a str)> {
+    let (before, rest) = console.split_once(&format!("NOLOCKS: case {case} begin"))?;
+    let (part, behind) = rest.split_once(&format!("NOLOCKS: case {case} rc="))?;
     Some((before, part, behind))
+}
+
+/// Two cases may load the same module. One that did not end has all that follows.
+pub fn part<'a>(case: &str, console: &'a str) -> Option<&'a str> {
+    let (_, rest) = console.split_once(&format!("NOLOCKS: case {case} begin"))?;
+    Some(parts(case, console).map_or(rest, |(_, part, _)| part))
 }
 
 /// A report outside all parts is nobody's, and counts against every control of the boot.
 fn without_others(control: &Control, boot: &[&Control], console: &str) -> String {
     let others = boot.iter().filter(|other| other.name != control.name);
     others.fold(console.to_owned(), |console, other| {
-        match parts(other, &console) {
+        match parts(&other.name, &console) {
             Some((before, _, behind)) => format!("{before}{behind}"),
             None => console,
         }
@@ -343,7 +423,7 @@ fn without_others(control: &Control, boot: &[&Control], console: &str) -> String
 
 /// The cases that failed in a control's own part of the console, which others may share.
 fn failures(control: &Control, console: &str) -> Result<BTreeMap<String, String>> {
-    let (_, part, rc) = parts(control, console)
+    let (_, part, rc) = parts(&control.name, console)
         .with_context(|| format!("case {} did not run to its end", control.name))?;
     let suite = ktap::parse_console(part, &control.module)?;
     let failed: BTreeMap<_, _> = suite
@@ -369,18 +449,45 @@ mod tests {
     const SPLAT: &str =
         "[    1.0] =============================\n[    1.0] [ BUG: Invalid wait context ]\n";
     const BOOTED: &str = "[    0.0] Linux version 7.3.4\n[    0.9] NOLOCKS: guest up\n";
-    const KTAP: &str = "[ 1.1] nolocks_stress: KTAP version 1\n[ 1.1] nolocks_stress: 1..1\n\
-        [ 1.2] nolocks_stress: # stat: context=task api=no_locks attempts=9 obtained=9\n\
-        [ 1.3] nolocks_stress: ok 1 task\n[ 1.3] NOLOCKS: case stress rc=0\n";
     const DONE: &str = "[    2.0] NOLOCKS: guest done\n";
+
+    const SUITE: &str = "page_alloc_no_locks";
+
+    /// What a module prints in a case of the plan, every one of its cases ok.
+    fn ktap(case: &str, module: &str, said: &str) -> String {
+        let names = lane::cases(module);
+        let mut lines = vec!["KTAP version 1".to_owned(), format!("1..{}", names.len())];
+        lines.extend(said.lines().map(str::to_owned));
+        let oks = names.iter().enumerate();
+        lines.extend(oks.map(|(i, name)| format!("ok {} {name}", i + 1)));
+        let lines = lines.iter().map(|l| format!("[ 1.1] {module}: {l}\n"));
+        let lines: String = lines.collect();
+        format!("[ 1.0] NOLOCKS: case {case} begin\n{lines}[ 1.9] NOLOCKS: case {case} rc=0\n")
+    }
+
+    fn stress() -> String {
+        let stat = "# stat: context=task api=no_locks attempts=9 obtained=9";
+        ktap(STRESS_CASE, STRESS, stat)
+    }
 
     fn lane() -> Lane {
         let text = "#: about = \"x\"\n#: arch = \"x86_64\"\n#: cpus = 1\n#: memory = \"1G\"\n\
-            #: limits = { boot = 1, run = 2, shutdown = 3 }\n#: kunit = { s = 2 }\n#: [stress]\n#: obtained = 9\n\
-            #: obtained_each = 9\n#: contexts = [\"task\"]\nCONFIG_PROVE_LOCKING=y\n";
+            #: limits = { boot = 1, run = 2, shutdown = 3 }\n#: kunit = { page_alloc_no_locks = [] }\n#: [stress]\n\
+            #: obtained = 9\n#: obtained_each = 9\n#: contexts = [\"task\"]\nCONFIG_PROVE_LOCKING=y\n";
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("t.config"), text).unwrap();
         Lane::load(dir.path(), "t").unwrap()
+    }
+
+    fn plan(lane: &Lane, given: &[(&str, u64)]) -> Planned {
+        let given = given
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), *value));
+        let plan = Planned::new(&lane.stress, lane.queue.as_ref(), &given.collect());
+        Planned {
+            floor: true,
+            ..plan
+        }
     }
 
     fn outcome(console: String, ending: Ending) -> Outcome {
@@ -396,67 +503,89 @@ mod tests {
         judged_in(&lane(), console, ending, locks, kunit)
     }
 
-    fn judged_in(lane: &Lane, console: String, ending: Ending, locks: &str, kunit: &str) -> Tally {
+    /// What the guest left beside its console.
+    fn left(locks: &str, kunit: &str) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("out")).unwrap();
         fs::write(dir.path().join("out/lockdep_stats"), locks).unwrap();
         fs::write(dir.path().join("out/kunit.txt"), kunit).unwrap();
+        dir
+    }
+
+    fn judged_in(lane: &Lane, console: String, ending: Ending, locks: &str, kunit: &str) -> Tally {
+        judged_as(lane, &plan(lane, &[]), console, ending, locks, kunit)
+    }
+
+    fn judged_as(
+        lane: &Lane,
+        plan: &Planned,
+        console: String,
+        ending: Ending,
+        locks: &str,
+        kunit: &str,
+    ) -> Tally {
         let mut tally = Tally::default();
-        green(
-            lane,
-            &lane.stress,
-            true,
-            dir.path(),
-            &outcome(console, ending),
-            &mut tally,
-        )
-        .unwrap();
+        let (dir, outcome) = (left(locks, kunit), outcome(console, ending));
+        green(lane, plan, dir.path(), &outcome, &mut tally).unwrap();
         tally
     }
 
     const LOCKS: &str = " debug_locks:                             1\n";
-    const KUNIT: &str = "KTAP version 1\n1..1\n    KTAP version 1\n    # Subtest: s\n    1..2\n    ok 1 a\n    ok 2 b\n# s: pass:2 fail:0 skip:0 total:2\nok 1 s\n";
+
+    fn kunit() -> String {
+        let names = lane::cases(SUITE).iter().enumerate();
+        let oks: String = names
+            .map(|(i, n)| format!("    ok {} {n}\n", i + 1))
+            .collect();
+        let count = lane::cases(SUITE).len();
+        format!(
+            "KTAP version 1\n1..1\n    KTAP version 1\n    # Subtest: {SUITE}\n    1..{count}\n{oks}ok 1 {SUITE}\n"
+        )
+    }
 
     fn good() -> String {
-        format!("{BOOTED}{KTAP}{DONE}")
+        format!("{BOOTED}{}{DONE}", stress())
     }
 
     #[test]
     fn a_good_boot_is_green() {
-        let tally = judged(good(), Ending::Done, LOCKS, KUNIT);
+        let tally = judged(good(), Ending::Done, LOCKS, &kunit());
         tally.result().unwrap();
-        assert_eq!(tally.closing(), "9 passed, 0 failed");
+        let all = lane::cases(SUITE).len() + lane::cases(STRESS).len() + 6;
+        assert_eq!(tally.closing(), format!("{all} passed, 0 failed"));
     }
 
     #[test]
     fn each_defect_alone_is_red_and_has_its_code() {
-        let splat = format!("{BOOTED}{SPLAT}{KTAP}{DONE}");
+        let kunit = kunit();
+        let kunit = kunit.as_str();
+        let splat = format!("{BOOTED}{SPLAT}{}{DONE}", stress());
         let less = good().replace("obtained=9", "obtained=8");
         let rc = good().replace("rc=0", "rc=1");
-        let failed = good().replace("ok 1 task", "not ok 1 task");
+        let failed = good().replace("ok 2 task", "not ok 2 task");
         let silent = LOCKS.replace('1', "0");
         let hung = Ending::Hung(crate::boot::Phase::Run, Duration::from_secs(9));
         for (console, ending, locks, kunit, exit) in [
-            (splat, Ending::Done, LOCKS, KUNIT, Exit::Splat),
-            (good(), hung, LOCKS, KUNIT, Exit::Hang),
+            (splat, Ending::Done, LOCKS, kunit, Exit::Splat),
+            (good(), hung, LOCKS, kunit, Exit::Hang),
             (
                 good(),
                 Ending::Died(crate::boot::Phase::Run),
                 LOCKS,
-                KUNIT,
+                kunit,
                 Exit::Boot,
             ),
-            (less, Ending::Done, LOCKS, KUNIT, Exit::Test),
-            (rc, Ending::Done, LOCKS, KUNIT, Exit::Test),
-            (failed, Ending::Done, LOCKS, KUNIT, Exit::Test),
-            (good(), Ending::Done, silent.as_str(), KUNIT, Exit::Test),
-            (good(), Ending::Done, "", KUNIT, Exit::Test),
+            (less, Ending::Done, LOCKS, kunit, Exit::Test),
+            (rc, Ending::Done, LOCKS, kunit, Exit::Test),
+            (failed, Ending::Done, LOCKS, kunit, Exit::Test),
+            (good(), Ending::Done, silent.as_str(), kunit, Exit::Test),
+            (good(), Ending::Done, "", kunit, Exit::Test),
             (good(), Ending::Done, LOCKS, "", Exit::Test),
             (
                 format!("{BOOTED}{DONE}"),
                 Ending::Done,
                 LOCKS,
-                KUNIT,
+                kunit,
                 Exit::Test,
             ),
         ] {
@@ -473,26 +602,31 @@ mod tests {
             freed: 9,
             skips: BTreeSet::new(),
         });
-        let queue = "[ 1.4] nolocks_queue_stress: KTAP version 1\n[ 1.4] nolocks_queue_stress: 1..1\n\
-            [ 1.5] nolocks_queue_stress: # peak: cpus=4 pushed=9 listed=0 ms=1\n\
-            [ 1.5] nolocks_queue_stress: # objects: freed=9 corrupt=0\n\
-            [ 1.5] nolocks_queue_stress: ok 1 peak\n[ 1.6] NOLOCKS: case nolocks_queue_stress rc=0\n\
-            [ 1.7] NOLOCKS: case nolocks_example rc=0\n";
-        let console = format!("{BOOTED}{KTAP}{queue}{DONE}");
+        let said = "# peak: cpus=4 pushed=9 listed=0 ms=1\n# objects: freed=9 corrupt=0";
+        let queue = ktap(QUEUE, QUEUE, said);
+        let example = "[ 1.9] NOLOCKS: case nolocks_example rc=0\n";
+        let failing = ktap(FAILING, QUEUE, "# objects: freed=1 corrupt=0");
+        let console = format!("{BOOTED}{}{queue}{example}{failing}{DONE}", stress());
         let judged = |from: &str, to: &str| {
             assert!(console.contains(from), "{from}");
-            let console = console.replace(from, to);
-            judged_in(&lane, console, Ending::Done, LOCKS, KUNIT).result()
+            let console = console.replacen(from, to, 1);
+            judged_in(&lane, console, Ending::Done, LOCKS, &kunit()).result()
         };
-        judged("ok 1 peak", "ok 1 peak").unwrap();
+        judged("freed=9", "freed=9").unwrap();
+        let failed = failing.replace("ok 9 peak", "not ok 9 peak");
         for (from, to) in [
             ("freed=9", "freed=8"),
-            ("ok 1 peak", "not ok 1 peak"),
-            ("ok 1 peak", "ok 1 peak # SKIP why"),
+            ("ok 9 peak", "not ok 9 peak"),
+            ("ok 9 peak", "ok 9 peak # SKIP why"),
+            ("ok 9 peak", "ok 9 peek"),
             ("# peak:", "# poke:"),
             ("nolocks_queue_stress rc=0", "nolocks_queue_stress rc=1"),
             ("nolocks_example rc=0", "nolocks_example rc=1"),
-            (queue, ""),
+            ("queue_fail rc=0", "queue_fail rc=1"),
+            ("case queue_fail begin", "case other begin"),
+            (&queue, ""),
+            (&failing, ""),
+            (&failing, &failed),
         ] {
             assert!(judged(from, to).is_err(), "{from} -> {to}");
         }
@@ -505,7 +639,10 @@ mod tests {
             module: "m".into(),
             params: String::new(),
             boot: Some("b".into()),
-            expect: expect.iter().map(|rule| (*rule).into()).collect(),
+            expect: expect
+                .iter()
+                .map(|rule| ((*rule).into(), "BUG".into()))
+                .collect(),
             fails: BTreeMap::new(),
         };
         let wait = "invalid-wait-context";
@@ -539,7 +676,7 @@ mod tests {
         assert!(leakless(fs::read_to_string("/nonexistent")).is_err());
         let mut lane = lane();
         lane.config += "CONFIG_DEBUG_KMEMLEAK=y\n";
-        let tally = judged_in(&lane, good(), Ending::Done, LOCKS, KUNIT);
+        let tally = judged_in(&lane, good(), Ending::Done, LOCKS, &kunit());
         assert!(tally.result().is_err());
     }
 
@@ -547,36 +684,135 @@ mod tests {
     fn lockdep_has_its_say_only_where_it_is() {
         let mut lane = lane();
         lane.config = lane.config.replace("CONFIG_PROVE_LOCKING=y", "");
-        let tally = judged_in(&lane, good(), Ending::Done, "", KUNIT);
+        let tally = judged_in(&lane, good(), Ending::Done, "", &kunit());
         tally.result().unwrap();
     }
 
     #[test]
     fn a_case_may_be_skipped_only_where_the_lane_says_so_and_then_must() {
-        let skipped = good().replace("1..1", "1..2").replace(
-            "ok 1 task\n",
-            "ok 1 task\n[ 1.3] nolocks_stress: ok 2 nmi # SKIP why\n",
-        );
-        let ran = skipped.replace(" # SKIP why", "");
+        let skipped = good().replace("ok 8 nmi\n", "ok 8 nmi # SKIP why\n");
         for (skips, console, green) in [
-            ("", &ran, true),
-            ("nmi", &skipped, true),
-            ("", &skipped, false),
-            ("task", &skipped, false),
-            ("nmi", &ran, false),
+            ("", good(), true),
+            ("nmi", skipped.clone(), true),
+            ("", skipped.clone(), false),
+            ("task", skipped, false),
+            ("nmi", good(), false),
         ] {
             let mut lane = lane();
             lane.skips = skips.split_terminator(',').map(str::to_owned).collect();
-            let tally = judged_in(&lane, console.clone(), Ending::Done, LOCKS, KUNIT);
+            let tally = judged_in(&lane, console.clone(), Ending::Done, LOCKS, &kunit());
             assert_eq!(tally.result().is_ok(), green, "{skips}: {console}");
         }
     }
 
     #[test]
-    fn a_suite_with_a_case_too_few_is_red() {
-        let short = KUNIT.replace("1..2", "1..1").replace("    ok 2 b\n", "");
-        let tally = judged(good(), Ending::Done, LOCKS, &short);
-        assert_eq!(stage(&tally.result().unwrap_err()), Some(Exit::Test));
+    fn cases_are_held_against_their_names() {
+        let (all, good) = (kunit(), good());
+        let last = lane::cases(SUITE).len();
+        let cut = |text: &str, line: &str| {
+            assert!(text.contains(line), "{line}");
+            text.replacen(line, "", 1)
+        };
+        let name = lane::cases(SUITE).last().unwrap();
+        let short = cut(&all, &format!("    ok {last} {name}\n"))
+            .replace(&format!("1..{last}"), &format!("1..{}", last - 1));
+        let more = all
+            .replace(&format!("1..{last}"), &format!("1..{}", last + 1))
+            .replace(
+                &format!(" {name}\n"),
+                &format!(" {name}\n    ok {} new\n", last + 1),
+            );
+        let renamed = all.replace("no_locks_zero", "no_locks_zeroed");
+        let (modules, count) = (lane::cases(STRESS), lane::cases(STRESS).len());
+        let ledger = format!("[ 1.1] {STRESS}: ok {count} {}\n", modules[count - 1]);
+        let less =
+            cut(&good, &ledger).replace(&format!("1..{count}"), &format!("1..{}", count - 1));
+        for (console, kunit) in [
+            (good.clone(), short),
+            (good.clone(), more),
+            (good.clone(), renamed),
+            (good.clone(), all.replace(SUITE, "other")),
+            (good.replace("ok 2 task", "ok 2 tusk"), all.clone()),
+            (less, all.clone()),
+        ] {
+            let tally = judged(console, Ending::Done, LOCKS, &kunit);
+            let result = tally.result().unwrap_err();
+            assert_eq!(stage(&result), Some(Exit::Test), "{result}");
+        }
+        // mask= says which of them there are.
+        let lane = lane();
+        let one = format!(
+            "{BOOTED}[ 1.0] NOLOCKS: case stress begin\n[ 1.1] {STRESS}: KTAP version 1\n[ 1.1] {STRESS}: 1..1\n\
+             [ 1.1] {STRESS}: ok 1 task\n[ 1.1] NOLOCKS: case stress rc=0\n{DONE}"
+        );
+        for (mask, green) in [(2, true), (3, false), (1, false), (0, false)] {
+            let plan = Planned {
+                floor: false,
+                ..plan(&lane, &[("mask", mask)])
+            };
+            let tally = judged_as(&lane, &plan, one.clone(), Ending::Done, LOCKS, &all);
+            assert_eq!(tally.result().is_ok(), green, "{mask}");
+        }
+    }
+
+    #[test]
+    fn a_lane_without_a_suite_needs_no_results() {
+        let mut lane = lane();
+        lane.kunit.clear();
+        judged_in(&lane, good(), Ending::Done, LOCKS, "")
+            .result()
+            .unwrap();
+        let tally = judged_in(&lane, good(), Ending::Done, LOCKS, "KTAP version 1\n");
+        assert!(tally.result().is_err());
+        let tally = judged(good(), Ending::Done, LOCKS, "");
+        assert!(tally.result().is_err());
+    }
+
+    #[test]
+    fn a_boot_without_modules_is_judged_by_its_own_skips() {
+        let (lane, name) = (lane(), "no_locks_no_zero");
+        let boot = Boot {
+            name: "kunit-numa".into(),
+            cmdline: Vec::new(),
+            kunit: Skips::from([(SUITE.into(), BTreeSet::from([name.into()]))]),
+        };
+        let skipped = kunit().replace(&format!("{name}\n"), &format!("{name} # SKIP why\n"));
+        let silent = LOCKS.replace('1', "0");
+        for (said, locks, kunit, green) in [
+            ("", LOCKS, &skipped, true),
+            ("", LOCKS, &kunit(), false),
+            ("", silent.as_str(), &skipped, false),
+            (SPLAT, LOCKS, &skipped, false),
+        ] {
+            let outcome = outcome(format!("{BOOTED}{said}{DONE}"), Ending::Done);
+            let (mut tally, dir) = (Tally::default(), left(locks, kunit));
+            let report = quiet(&lane, &boot, dir.path(), &outcome, &mut tally).unwrap();
+            assert_eq!(tally.result().is_ok(), green, "{said}{locks}{kunit}");
+            assert_eq!(
+                (report.name.as_str(), report.kunit.len()),
+                ("kunit-numa", 1)
+            );
+        }
+    }
+
+    /// Only the queue is loaded, and lockdep must still be there.
+    #[test]
+    fn a_soak_needs_lockdep_and_its_objects() {
+        let lane = lane();
+        let soak = Planned::soak(&lane, 9);
+        let said = "# peak: cpus=4 pushed=9 listed=0 ms=1\n# objects: freed=9 corrupt=0";
+        let queue = ktap(QUEUE, QUEUE, said);
+        let example = "[ 1.9] NOLOCKS: case nolocks_example rc=0\n";
+        let console = format!("{BOOTED}{queue}{example}{DONE}");
+        let silent = LOCKS.replace('1', "0");
+        for (console, locks, green) in [
+            (console.clone(), LOCKS, true),
+            (console.clone(), silent.as_str(), false),
+            (console.replace("freed=9", "freed=8"), LOCKS, false),
+        ] {
+            let tally = judged_as(&lane, &soak, console, Ending::Done, locks, &kunit());
+            assert_eq!(tally.result().is_ok(), green, "{locks}");
+        }
     }
 
     #[test]
@@ -586,15 +822,22 @@ mod tests {
             module: "m".into(),
             params: String::new(),
             boot: None,
-            expect: vec!["invalid-wait-context".into()],
+            expect: BTreeMap::from([("invalid-wait-context".into(), "&zone->lock".into())]),
             fails: BTreeMap::new(),
         };
         let warn = "[    1.0] WARNING: CPU: 0 PID: 1 at mm/page_alloc.c:1 f+0x1/0x2\n";
+        let zone = format!("{SPLAT}[    1.0] ffff (&zone->lock){{....}}-{{3:3}}, at: f+0x1/0x2\n");
+        let other = zone.replace("zone", "pool");
+        let frame = format!("[    1.0] {}\n", "=".repeat(29));
         for (console, good) in [
-            (format!("{BOOTED}{SPLAT}{DONE}"), true),
+            (format!("{BOOTED}{zone}{DONE}"), true),
             (format!("{BOOTED}{DONE}"), false),
             (format!("{BOOTED}{warn}{DONE}"), false),
-            (format!("{BOOTED}{warn}{SPLAT}{DONE}"), false),
+            (format!("{BOOTED}{warn}{zone}{DONE}"), false),
+            // The same rule, for another reason, alone or beside the right one.
+            (format!("{BOOTED}{other}{DONE}"), false),
+            (format!("{BOOTED}{zone}{other}{DONE}"), false),
+            (format!("{BOOTED}{SPLAT}{frame}{DONE}&zone->lock\n"), false),
         ] {
             let mut tally = Tally::default();
             let result = red(
@@ -620,7 +863,7 @@ mod tests {
             module: "nolocks_control".into(),
             params: String::new(),
             boot: None,
-            expect: Vec::new(),
+            expect: BTreeMap::new(),
             fails: BTreeMap::from([("ledger".into(), why.into())]),
         };
         let controls = [

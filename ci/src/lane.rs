@@ -3,12 +3,31 @@
 //! and judge; the rest is a Kconfig fragment on top of the project's `Kconfig.fragment`.
 
 use crate::exit::{Exit, fail};
+use crate::judge::{QUEUE, STRESS};
 use anyhow::{Context, Result};
-use serde::Deserialize;
+use regex::Regex;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::Duration;
+
+/// Suites and their skipped cases.
+pub type Skips = BTreeMap<String, BTreeSet<String>>;
+
+static CASES: LazyLock<BTreeMap<String, Vec<String>>> = LazyLock::new(|| {
+    toml::from_str(include_str!("../cases.toml")).expect("ci/cases.toml is names only")
+});
+
+/// The cases that a suite has; none of one that nobody knows.
+pub fn cases(suite: &str) -> &'static [String] {
+    CASES.get(suite).map_or(&[], Vec::as_slice)
+}
+
+pub fn suites() -> impl Iterator<Item = &'static str> {
+    CASES.keys().map(String::as_str)
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -44,9 +63,11 @@ pub struct Lane {
     pub skips: BTreeSet<String>,
     /// A lane without this table leaves the queue alone.
     pub queue: Option<Queue>,
-    /// KUnit suites that must have run, and how many cases each has.
+    /// KUnit suites that must have run, and their cases that cannot run here.
     #[serde(default)]
-    pub kunit: BTreeMap<String, usize>,
+    pub kunit: Skips,
+    #[serde(default, rename = "boot")]
+    pub boots: Vec<Boot>,
     #[serde(default, rename = "control")]
     pub controls: Vec<Control>,
 }
@@ -73,7 +94,7 @@ impl Limits {
 }
 
 /// What the stress module is told, and what it must at least have obtained.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Load {
     #[serde(default)]
@@ -87,7 +108,7 @@ pub struct Load {
 }
 
 /// What the queue's stress module is told, and what it must at least have freed.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Queue {
     /// Its parameter of this name.
@@ -99,6 +120,16 @@ pub struct Queue {
     pub skips: BTreeSet<String>,
 }
 
+/// One more green boot of the same kernel, for its KUnit suites alone.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Boot {
+    pub name: String,
+    /// On top of the lane's own.
+    pub cmdline: Vec<String>,
+    pub kunit: Skips,
+}
+
 /// A deliberate bug whose boot must come out red.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -108,9 +139,9 @@ pub struct Control {
     pub params: String,
     /// Controls that name the same boot share it: their reports must not be lockdep's.
     pub boot: Option<String>,
-    /// Splat rules that must fire, and no others may.
+    /// Splat rules that must fire, and no others may; and what each of their reports must say.
     #[serde(default)]
-    pub expect: Vec<String>,
+    pub expect: BTreeMap<String, String>,
     /// KTAP cases of the module that must fail, and why they must say so; no others may.
     #[serde(default)]
     pub fails: BTreeMap<String, String>,
@@ -200,7 +231,30 @@ fn parse(text: &str) -> Result<Lane, (usize, String)> {
     if lane.limits.boot == 0 || lane.limits.run == 0 || lane.limits.shutdown == 0 {
         return bad("limits: each of boot, run and shutdown must be above 0");
     }
+    let stress = std::iter::once((STRESS, &lane.skips));
+    let queue = lane.queue.iter().map(|q| (QUEUE, &q.skips));
+    let booted = std::iter::once(&lane.kunit).chain(lane.boots.iter().map(|b| &b.kunit));
+    let kunit = booted
+        .flatten()
+        .map(|(suite, skips)| (suite.as_str(), skips));
+    for (suite, skips) in stress.chain(queue).chain(kunit) {
+        if cases(suite).is_empty() {
+            return bad(&format!("kunit: ci/cases.toml knows no {suite}"));
+        }
+        if let Some(name) = skips.iter().find(|s| !cases(suite).contains(s)) {
+            return bad(&format!("skips: {suite} has no case {name}"));
+        }
+    }
+    let mut names = BTreeSet::from(["main"]);
+    if !lane.boots.iter().all(|b| names.insert(&b.name)) {
+        return bad("boot: two have the same name, or one is called main");
+    }
     for (i, control) in lane.controls.iter().enumerate() {
+        for pattern in control.expect.values() {
+            if let Err(e) = Regex::new(pattern) {
+                return bad(&format!("control: {}: {e}", control.name));
+            }
+        }
         if control.expect.is_empty() && control.fails.is_empty() {
             return bad(
                 "control: `expect` must name the rule that turns it red, or `fails` the case",
@@ -258,8 +312,10 @@ mod tests {
 
     #[test]
     fn a_control_that_expects_nothing_is_refused() {
-        let control = "#: [[control]]\n#: name = \"c\"\n#: module = \"m\"\n#: params = \"\"\n#: expect = []\n";
+        let control = "#: [[control]]\n#: name = \"c\"\n#: module = \"m\"\n#: params = \"\"\n#: expect = {}\n";
         assert!(error(&(GOOD.to_owned() + control)).contains("expect"));
+        let wild = control.replace("{}", "{ r = \"(\" }");
+        assert!(error(&(GOOD.to_owned() + &wild)).contains("unclosed"));
     }
 
     #[test]
@@ -269,8 +325,8 @@ mod tests {
                 "#: [[control]]\n#: name = \"{name}\"\n#: module = \"m\"\n#: params = \"\"\n#: {red}\n"
             )
         };
-        let (leak, splat) = ("fails = { ledger = \"why\" }", "expect = [\"r\"]");
-        let warm = "boot = \"warm\"\n#: expect = [\"r\"]";
+        let (leak, splat) = ("fails = { ledger = \"why\" }", "expect = { r = \"x\" }");
+        let warm = "boot = \"warm\"\n#: expect = { r = \"x\" }";
         let text = [
             ("a", leak),
             ("b", splat),
@@ -308,8 +364,114 @@ mod tests {
     }
 
     #[test]
-    fn the_shipped_lanes_parse() {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("lanes");
-        assert!(Lane::load_all(&dir).unwrap().len() >= 2);
+    fn a_skip_that_no_suite_knows_is_refused() {
+        for (line, names) in [
+            ("skips = [\"nni\"]", "has no case nni"),
+            (
+                "kunit = { page_alloc_no_locks = [\"nmi\"] }",
+                "has no case nmi",
+            ),
+            ("kunit = { other = [] }", "knows no other"),
+        ] {
+            let text = GOOD.replace("#: [stress]", &format!("#: {line}\n#: [stress]"));
+            assert!(error(&text).contains(names), "{line}");
+        }
+        let queue = "#: [queue]\n#: objects = 1\n#: freed = 1\n#: skips = [\"ladger\"]\n";
+        assert!(error(&(GOOD.to_owned() + queue)).contains("has no case ladger"));
+        let boot = "#: [[boot]]\n#: name = \"b\"\n#: cmdline = []\n#: kunit = { page_alloc_no_locks = [\"x\"] }\n";
+        assert!(error(&(GOOD.to_owned() + boot)).contains("has no case x"));
+        let boot = boot.replace("\"x\"", "");
+        assert!(error(&(GOOD.to_owned() + &boot + &boot)).contains("same name"));
+    }
+
+    fn checkout() -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    }
+
+    fn shipped() -> Vec<Lane> {
+        Lane::load_all(&checkout().join("ci/lanes")).unwrap()
+    }
+
+    /// None may get lost, and none be added without a word here.
+    #[test]
+    fn each_lane_has_its_controls() {
+        const KERNEL: &str = "gfp-kernel-under-raw-spinlock";
+        const ATOMIC: &str = "gfp-atomic-under-raw-spinlock";
+        const LEDGER: [&str; 2] = ["leaked-page", "page-handed-out-twice"];
+        const QUEUE: [&str; 3] = [
+            "freed-before-the-grace-period",
+            "pushed-twice-to-blocks",
+            "pushed-twice-by-its-head",
+        ];
+        let all = |first: &[&'static str]| [first, &LEDGER, &QUEUE].concat();
+        let lockdep = all(&[ATOMIC, KERNEL]);
+        let rt = all(&[ATOMIC, "alloc-pages-nolock-under-pi-lock", KERNEL]);
+        let want: BTreeMap<&str, Vec<&str>> = BTreeMap::from([
+            ("arm64-lockdep", lockdep.clone()),
+            ("arm64-rt", rt.clone()),
+            (
+                "x86_64-ftrace",
+                [&[KERNEL][..], &LEDGER, &["failed-trylock"]].concat(),
+            ),
+            ("x86_64-kasan", all(&[KERNEL])),
+            ("x86_64-lockdep", lockdep),
+            ("x86_64-rt", rt),
+            ("x86_64-up", vec![ATOMIC, KERNEL]),
+        ]);
+        let lanes = shipped();
+        let have = lanes.iter().map(|lane| {
+            let names = lane.controls.iter().map(|c| c.name.as_str());
+            (lane.name.as_str(), names.collect())
+        });
+        assert_eq!(have.collect::<BTreeMap<_, Vec<_>>>(), want);
+        for lane in shipped().iter().filter(|l| l.test.is_some()) {
+            let boots: Vec<_> = lane.boots.iter().map(|b| b.name.as_str()).collect();
+            assert_eq!(boots, ["kunit-numa"], "{}", lane.name);
+        }
+    }
+
+    #[test]
+    fn controls_expect_rules_that_there_are() {
+        let rules = crate::scan::Rules::builtin().unwrap();
+        let controls = shipped().into_iter().flat_map(|l| l.controls);
+        for rule in controls.flat_map(|c| c.expect.into_keys()) {
+            assert!(rules.has(&rule), "{rule}");
+        }
+    }
+
+    #[test]
+    fn the_patches_have_the_kunit_cases_that_are_listed() {
+        let patches = checkout().join("patches");
+        let mut patches: Vec<_> = fs::read_dir(patches)
+            .unwrap()
+            .map(|e| e.unwrap().path())
+            .collect();
+        patches.sort();
+        let series: String = patches
+            .iter()
+            .map(|p| fs::read_to_string(p).unwrap())
+            .collect();
+        let case = Regex::new(r"(?m)^\+\tKUNIT_CASE\((\w+)\)").unwrap();
+        let have: Vec<&str> = case
+            .captures_iter(&series)
+            .map(|c| c.extract::<1>().1[0])
+            .collect();
+        assert_eq!(have, cases("page_alloc_no_locks"));
+    }
+
+    #[test]
+    fn the_modules_have_the_cases_that_are_listed() {
+        let case = Regex::new(r#"(?m)^    \("(\w+)", "#).unwrap();
+        for (module, folder) in [(STRESS, "stress"), (QUEUE, "queue_stress")] {
+            let path = checkout().join(format!("rust-module/{folder}/cases.rs"));
+            let text = fs::read_to_string(path).unwrap();
+            let (_, table) = text.split_once("const CASES: ").unwrap();
+            let (table, _) = table.split_once("\n];").unwrap();
+            let have: Vec<&str> = case
+                .captures_iter(table)
+                .map(|c| c.extract::<1>().1[0])
+                .collect();
+            assert_eq!(have, cases(module), "{module}");
+        }
     }
 }

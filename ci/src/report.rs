@@ -31,23 +31,39 @@ pub enum Verdict {
     Fail(String),
 }
 
+/// What a green boot shows beside its modules.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct BootReport {
+    pub name: String,
+    pub kunit: Vec<Suite>,
+    pub findings: Vec<Finding>,
+    pub debug_locks: Option<bool>,
+}
+
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct LaneReport {
     pub name: String,
     pub arch: String,
     pub kernel: String,
     pub accel: String,
+    /// All boots together.
     pub duration_s: f64,
+    /// The contexts where the contract promises pages.
+    pub promised: Vec<String>,
     pub suite: Option<Suite>,
-    #[serde(default)]
     pub queue: Option<Suite>,
+    /// The queue's, when blocks cannot be allocated.
+    pub failing: Option<Suite>,
     pub kunit: Vec<Suite>,
+    /// Beside the one with the modules.
+    pub boots: Vec<BootReport>,
     pub controls: Vec<ControlResult>,
     pub findings: Vec<Finding>,
     pub debug_locks: Option<bool>,
     /// Boots that hung before the guest was up, and were repeated.
-    #[serde(default)]
     pub hung: Vec<String>,
+    /// The folders that hold the console.txt of a boot.
+    pub consoles: Vec<String>,
     pub verdict: Verdict,
 }
 
@@ -55,6 +71,10 @@ pub struct LaneReport {
 pub struct RunReport {
     pub lanes: Vec<LaneReport>,
     pub metadata: serde_json::Value,
+    /// From the command to this report.
+    pub total_s: f64,
+    /// Whether kernels of an earlier run were there: `cold` or `warm`.
+    pub cache: String,
 }
 
 /// Ours first, then mainline's, in the order in which they appear everywhere in the report.
@@ -80,26 +100,48 @@ impl LaneReport {
         stats.filter(|s| s.api == APIS[0]).map(|s| s.obtained).sum()
     }
 
+    /// Those of the boot with the modules.
     fn suites(&self) -> impl Iterator<Item = &Suite> {
-        self.suite.iter().chain(&self.queue).chain(&self.kunit)
+        let modules = self.suite.iter().chain(&self.queue).chain(&self.failing);
+        modules.chain(&self.kunit)
+    }
+
+    /// With the boot that each is of, where it is not that one.
+    fn all_suites(&self) -> impl Iterator<Item = (Option<&str>, &Suite)> {
+        let more = self.boots.iter();
+        let more = more.flat_map(|b| b.kunit.iter().map(|s| (Some(b.name.as_str()), s)));
+        self.suites().map(|s| (None, s)).chain(more)
+    }
+
+    fn all_findings(&self) -> impl Iterator<Item = &Finding> {
+        let more = self.boots.iter().flat_map(|b| &b.findings);
+        self.findings.iter().chain(more)
+    }
+
+    /// On, if it was on at the end of each boot.
+    fn debug_locks(&self) -> Option<bool> {
+        let more = self.boots.iter().map(|b| b.debug_locks);
+        let mut all = std::iter::once(self.debug_locks).chain(more).flatten();
+        all.clone().next().map(|_| all.all(|on| on))
     }
 
     fn count(&self, status: Status) -> usize {
-        self.suites().map(|s| s.count(status)).sum()
+        self.all_suites().map(|(_, s)| s.count(status)).sum()
     }
 
     fn problems(&self) -> Vec<String> {
         let mut out = Vec::new();
-        for suite in self.suites() {
+        for (boot, suite) in self.all_suites() {
+            let boot = boot.map(|b| format!("{b}: ")).unwrap_or_default();
             let failed = suite.cases.iter().filter(|c| c.status == Status::Fail);
             out.extend(failed.map(|c| {
                 let why = c.reason.as_deref().unwrap_or("no reason given");
-                format!("{}: {}: {why}", suite.name, c.name)
+                format!("{boot}{}: {}: {why}", suite.name, c.name)
             }));
         }
         let splat = |f: &Finding| format!("console line {}: {}: {}", f.line_no, f.rule, f.line);
-        out.extend(self.findings.iter().map(splat));
-        if self.debug_locks == Some(false) {
+        out.extend(self.all_findings().map(splat));
+        if self.debug_locks() == Some(false) {
             out.push("debug_locks: 0: lockdep stopped looking before the end".to_owned());
         }
         for c in self.controls.iter().filter(|c| !c.ok) {
@@ -136,7 +178,7 @@ impl LaneReport {
     }
 
     fn lockdep(&self) -> &'static str {
-        match self.debug_locks {
+        match self.debug_locks() {
             Some(true) => "on",
             Some(false) => "OFF",
             None => "–",
@@ -145,13 +187,12 @@ impl LaneReport {
 }
 
 impl RunReport {
+    /// Those with pages where they are promised; the page has the others.
     fn contexts(&self) -> Vec<&str> {
-        let stats = self
-            .lanes
-            .iter()
-            .flat_map(|l| &l.suite)
-            .flat_map(|s| &s.stats);
-        unique(stats.map(|s| s.context.as_str()))
+        let lanes = self.lanes.iter();
+        let contexts = lanes.flat_map(|l| l.promised.iter().map(move |c| (l, c.as_str())));
+        let asked = contexts.filter(|(l, c)| l.stat(c, APIS[0]).is_some());
+        unique(asked.map(|(_, c)| c))
     }
 
     fn lock_contexts(&self) -> Vec<&str> {
@@ -290,6 +331,11 @@ pub fn queue(suite: &Suite) -> String {
     text
 }
 
+/// All that the user waited for, unit tests and builds too.
+pub fn total(report: &RunReport) -> String {
+    format!("total {}, cache {}", time(report.total_s), report.cache)
+}
+
 /// The run on one screen of plain text.
 pub fn screen(report: &RunReport) -> String {
     let header = [
@@ -300,7 +346,8 @@ pub fn screen(report: &RunReport) -> String {
         "controls",
         "splats",
         "lockdep",
-        "time",
+        "boots",
+        "their time",
     ];
     let rows = report.lanes.iter().map(|l| {
         vec![
@@ -314,8 +361,9 @@ pub fn screen(report: &RunReport) -> String {
             l.cases(),
             thousands(l.obtained()),
             l.controls_red(),
-            l.findings.len().to_string(),
+            l.all_findings().count().to_string(),
             l.lockdep().to_owned(),
+            l.consoles.len().to_string(),
             time(l.duration_s),
         ]
     });
@@ -323,7 +371,7 @@ pub fn screen(report: &RunReport) -> String {
     let (contexts, lock_contexts) = (report.contexts(), report.lock_contexts());
     if !contexts.is_empty() {
         out += &format!(
-            "\nshare of pages obtained, %: {}\n{}",
+            "\nshare of pages obtained where they are promised, %: {}\n{}",
             APIS.join(" / "),
             grid(report, &contexts, shares)
         );
@@ -594,7 +642,7 @@ fn locks_table(suite: &Suite) -> Markup {
     }
 }
 
-fn cases_table(suite: &Suite) -> Markup {
+fn cases_table(boot: Option<&str>, suite: &Suite) -> Markup {
     let word = |status| match status {
         Status::Pass => ("ok", "pass"),
         Status::Fail => ("bad", "FAIL"),
@@ -603,7 +651,9 @@ fn cases_table(suite: &Suite) -> Markup {
     let failed = suite.count(Status::Fail);
     html! {
         details open[failed > 0] {
-            summary { "Cases of " (suite.name) ": " (suite.cases.len())
+            summary { "Cases of " (suite.name)
+                @if let Some(boot) = boot { ", boot " (boot) }
+                ": " (suite.cases.len())
                 @if failed > 0 { ", " b .bad { (failed) " failed" } } }
             div .wide { table {
                 @for c in &suite.cases {
@@ -680,7 +730,7 @@ fn lane_section(lane: &LaneReport) -> Result<Markup> {
             @if let Some(suite) = suite { h3 { "Pages" } (figures(suite)?) }
             @if let Some(suite) = &lane.queue { h3 { "Queue" } p { (queue(suite)) } }
             h3 { "Tests" }
-            @for suite in lane.suites() { (cases_table(suite)) }
+            @for (boot, suite) in lane.all_suites() { (cases_table(boot, suite)) }
         }
     })
 }
@@ -719,6 +769,7 @@ pub fn html(report: &RunReport) -> Result<String> {
             body {
                 h1 { "nolocks: run report" }
                 (overview(report))
+                p .dim { (total(report)) }
                 @for section in sections { (section) }
                 section {
                     h2 { "What ran" }
@@ -740,8 +791,9 @@ fn failed(message: &str, text: &str) -> TestCaseStatus {
 pub fn junit(report: &RunReport) -> Result<String> {
     let mut out = Report::new("nolocks");
     for lane in &report.lanes {
-        for suite in lane.suites() {
-            let mut tests = TestSuite::new(format!("{}.{}", lane.name, suite.name));
+        for (boot, suite) in lane.all_suites() {
+            let boot = boot.map(|b| format!(".{b}")).unwrap_or_default();
+            let mut tests = TestSuite::new(format!("{}{boot}.{}", lane.name, suite.name));
             for case in &suite.cases {
                 let reason = case.reason.as_deref().unwrap_or("no reason given");
                 let status = match case.status {
@@ -768,8 +820,7 @@ pub fn junit(report: &RunReport) -> Result<String> {
         let mut tests = TestSuite::new(format!("{}.boot", lane.name));
         tests.set_time(Duration::try_from_secs_f64(lane.duration_s).unwrap_or_default());
         let splats: Vec<_> = lane
-            .findings
-            .iter()
+            .all_findings()
             .map(|f| format!("{}: {}: {}", f.line_no, f.rule, f.line))
             .collect();
         let status = match splats.first() {
@@ -777,7 +828,7 @@ pub fn junit(report: &RunReport) -> Result<String> {
             None => TestCaseStatus::success(),
         };
         tests.add_test_case(TestCase::new("console", status));
-        if let Some(on) = lane.debug_locks {
+        if let Some(on) = lane.debug_locks() {
             let silent = || failed("debug_locks: 0", "lockdep stopped looking before the end");
             let status = if on {
                 TestCaseStatus::success()
@@ -858,6 +909,7 @@ mod tests {
             kernel: "7.3.4".into(),
             accel: "tcg".into(),
             duration_s: 193.4,
+            promised: vec!["task".into(), "nmi".into()],
             suite: Some(Suite {
                 name: "nolocks_stress".into(),
                 planned: Some(2),
@@ -866,6 +918,7 @@ mod tests {
                     stat("task", "nolock", 2_000_000, 2_000_000),
                     stat("task", "no_locks", 1_234_567, 1_234_567),
                     stat("nmi", "no_locks", 1_000_000, 999_999),
+                    stat("pressure", "no_locks", 2, 1),
                 ],
                 locks: vec![
                     taken("task", "nolock", "refill", 2, 64),
@@ -890,7 +943,18 @@ mod tests {
                 }),
                 ..Suite::default()
             }),
+            failing: None,
             kunit: vec![],
+            boots: vec![BootReport {
+                name: "kunit-numa".into(),
+                kunit: vec![Suite {
+                    name: "k".into(),
+                    cases: vec![case("node")],
+                    ..Suite::default()
+                }],
+                findings: vec![],
+                debug_locks: Some(true),
+            }],
             controls: vec![ControlResult {
                 name: "zone-lock".into(),
                 expected: "invalid-wait-context".into(),
@@ -900,6 +964,7 @@ mod tests {
             findings: vec![],
             debug_locks: Some(true),
             hung: vec![],
+            consoles: vec!["main".into(), "control-x".into()],
             verdict: Verdict::Pass,
         }
     }
@@ -914,6 +979,7 @@ mod tests {
             line_no: 412,
             line: "BUG: <script>\u{1}".into(),
             reason: "why".into(),
+            report: vec![],
         });
         bad.controls[0] = ControlResult {
             seen: String::new(),
@@ -929,6 +995,8 @@ mod tests {
         RunReport {
             lanes,
             metadata: serde_json::json!({ "tree": "</pre>7.3.4" }),
+            total_s: 600.0,
+            cache: "warm".into(),
         }
     }
 
@@ -936,10 +1004,10 @@ mod tests {
     fn the_screen_says_what_was_obtained_and_is_aligned() {
         let text = screen(&run(vec![lane("good"), bad()]));
         let line = |start: &str| text.lines().find(|l| l.starts_with(start)).unwrap();
-        for part in ["pass", "2 ok", "2,234,566", "1/1 red", "on", "3 min 13 s"] {
+        for part in ["pass", "3 ok", "2,234,567", "1/1 red", "on", "3 min 13 s"] {
             assert!(line("good").contains(part), "{part}: {text}");
         }
-        for part in ["FAIL", "1 ok, 1 failed", "0/1 red", "OFF"] {
+        for part in ["FAIL", "2 ok, 1 failed", "0/1 red", "OFF"] {
             assert!(line("bad").contains(part), "{part}: {text}");
         }
         assert_eq!(
@@ -955,6 +1023,7 @@ mod tests {
             .lines()
             .filter(|l| l.contains(" / ") && !l.contains(':'))
             .collect();
+        // Under pressure nothing is promised.
         assert_eq!(grid.len(), 4, "{text}");
         assert!(grid[2].contains("1 /    0"), "{text}");
         assert!(grid[3].contains("1.1 /    –"), "{text}");
@@ -980,6 +1049,26 @@ mod tests {
                 "{part}: {text}"
             );
         }
+    }
+
+    #[test]
+    fn what_another_boot_shows_counts() {
+        let mut lane = lane("l");
+        lane.boots[0].debug_locks = Some(false);
+        lane.boots[0].findings = bad().findings;
+        lane.boots[0].kunit[0].cases[0].status = Status::Fail;
+        let text = screen(&run(vec![lane.clone()]));
+        for part in ["kunit-numa: k: node", "bad-page", "debug_locks: 0", " OFF "] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        let junit = junit(&run(vec![lane])).unwrap();
+        let junit = Report::deserialize_from_str(&junit).unwrap();
+        assert_eq!(junit.failures, 3);
+    }
+
+    #[test]
+    fn the_total_says_what_was_there_before() {
+        assert_eq!(total(&run(vec![])), "total 10 min 00 s, cache warm");
     }
 
     #[test]
@@ -1076,7 +1165,7 @@ mod tests {
     fn junit_counts_what_failed() {
         let read = |r: &RunReport| Report::deserialize_from_str(&junit(r).unwrap()).unwrap();
         let good = read(&run(vec![lane("good")]));
-        assert_eq!((good.tests, good.failures), (6, 0));
+        assert_eq!((good.tests, good.failures), (7, 0));
         let properties = &good.test_suites[0].properties;
         for (name, value) in [
             ("share.nmi.no_locks", "99.9"),

@@ -5,7 +5,7 @@ use crate::accel::{self, Accel};
 use crate::boot::{Ending, Guest, Limits, Outcome, Phase};
 use crate::cache::{self, Cache, write_atomic, write_json};
 use crate::exit::{Exit, OrExit, fail};
-use crate::judge::{self, EXAMPLE, QUEUE, STRESS};
+use crate::judge::{self, EXAMPLE, FAILING, MAIN, QUEUE, STRESS, STRESS_CASE};
 use crate::kernel::{self, Build, Modules};
 use crate::lane::{Control, Lane, Load, Queue};
 use crate::proc::output;
@@ -16,13 +16,15 @@ use crate::tally::Tally;
 use crate::tree::{self, Prepared};
 use crate::{Where, check, compile_fail, root};
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 pub const DEFAULT_LANE: &str = "x86_64-lockdep";
 /// What a lane's guest may be told to load.
@@ -36,6 +38,8 @@ pub const MODULES: &[&str] = &[
 /// Between two lines of a booting kernel lie a few seconds at most, beside a compiler too.
 const SILENCE: Duration = Duration::from_secs(90);
 const GUEST_SCRIPT: &str = include_str!("../guest/run.sh");
+/// When the command began, as far as its user is concerned.
+static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 pub struct Job {
     pub cache: Cache,
@@ -44,6 +48,7 @@ pub struct Job {
 }
 
 /// A lane that is ready to boot: everything it needs is in its own folder.
+#[derive(Clone)]
 pub struct Ready {
     pub lane: Lane,
     pub folder: PathBuf,
@@ -68,6 +73,8 @@ impl Job {
     }
 
     pub fn lanes(&self, given: Option<&str>, default: &str) -> Result<Vec<Lane>> {
+        // Whatever boots lanes asks for them first.
+        LazyLock::force(&BEGAN);
         match given.unwrap_or(default) {
             "all" => Lane::load_all(&self.lanes_dir()),
             name => Ok(vec![Lane::load(&self.lanes_dir(), name)?]),
@@ -165,13 +172,7 @@ impl Job {
         })
     }
 
-    fn metadata(
-        &self,
-        ready: &Ready,
-        source: &Prepared,
-        build: &Build,
-        params: &BTreeMap<String, u64>,
-    ) -> Value {
+    fn metadata(&self, ready: &Ready, source: &Prepared, build: &Build, plan: &Planned) -> Value {
         let checkout = |args: &[&str]| {
             output(tree::git(&self.checkout).args(args))
                 .map(|t| t.trim().to_owned())
@@ -191,49 +192,67 @@ impl Job {
             "cpus": ready.lane.cpus,
             "memory": ready.lane.memory,
             "cmdline": ready.lane.cmdline,
-            "params": params,
+            "plan": plan,
         })
     }
 
-    /// The green boot, then the red ones.
+    /// The kernels that some run has finished before.
+    fn built(&self) -> BTreeSet<PathBuf> {
+        let folders = fs::read_dir(self.cache.root.join("build"));
+        let folders = folders.into_iter().flatten().flatten().map(|e| e.path());
+        folders
+            .filter(|dir| dir.join("nolocks-stamp.json").exists())
+            .collect()
+    }
+
+    /// The green boots, then the red ones.
     fn lane_report(
-        &self,
         ready: &Ready,
         metadata: &Value,
         plan: &Planned,
-        controls: bool,
         tally: &mut Tally,
     ) -> Result<LaneReport> {
         write_json(&ready.folder.join("metadata.json"), metadata)?;
         let lane = &ready.lane;
-        let outcome = ready.boot("main", &plan.lines(), plan.seconds())?;
+        let load = Duration::from_secs(plan.load_s);
+        let outcome = ready.boot(MAIN, &plan.lines, load)?;
         let mut own = Tally::default();
-        let seen = judge::green(
-            lane,
-            &plan.load,
-            plan.floor,
-            &ready.folder.join("main"),
-            &outcome,
-            &mut own,
-        )?;
+        let folder = ready.folder.join(MAIN);
+        let seen = judge::green(lane, plan, &folder, &outcome, &mut own)?;
         let mut took = outcome.took;
-        let mut hung = Vec::from_iter(outcome.hung("main"));
-        ready.keep("ktap.txt", STRESS, &outcome)?;
-        if seen.queue.is_some() {
-            ready.keep("ktap-queue.txt", QUEUE, &outcome)?;
+        let mut hung = Vec::from_iter(outcome.hung(MAIN));
+        let mut consoles = vec![MAIN.to_owned()];
+        for (file, case, module) in [
+            ("ktap.txt", STRESS_CASE, STRESS),
+            ("ktap-queue.txt", QUEUE, QUEUE),
+            ("ktap-queue-fail.txt", FAILING, QUEUE),
+        ] {
+            if plan.has(case) {
+                ready.keep(file, case, module, &outcome)?;
+            }
         }
-        let mut results = Vec::new();
-        let boots = if controls {
-            lane.control_boots()
-        } else {
-            Vec::new()
+        let (mut boots, mut results) = (Vec::new(), Vec::new());
+        let mut boot = |ready: &Ready, name: &str, plan: &str| -> Result<Outcome> {
+            let outcome = ready.boot(name, plan, Duration::ZERO)?;
+            took += outcome.took;
+            hung.extend(outcome.hung(name));
+            consoles.push(name.to_owned());
+            Ok(outcome)
         };
-        for (name, controls) in boots {
+        for wanted in lane.boots.iter().filter(|_| plan.all_boots) {
+            let mut ready = ready.clone();
+            ready.guest.cmdline.extend(wanted.cmdline.iter().cloned());
+            let outcome = boot(&ready, &wanted.name, "")?;
+            let folder = ready.folder.join(&wanted.name);
+            boots.push(judge::quiet(lane, wanted, &folder, &outcome, &mut own)?);
+        }
+        for (name, controls) in lane.control_boots() {
+            if !plan.all_boots {
+                break;
+            }
             let line = |c: &&Control| format!("module {} {}.ko {}", c.name, c.module, c.params);
             let lines: Vec<String> = controls.iter().map(line).collect();
-            let outcome = ready.boot(&name, &lines.join("\n"), Duration::ZERO)?;
-            took += outcome.took;
-            hung.extend(outcome.hung(&name));
+            let outcome = boot(ready, &name, &lines.join("\n"))?;
             for control in &controls {
                 results.push(judge::red(lane, control, &controls, &outcome, &mut own)?);
             }
@@ -247,13 +266,17 @@ impl Job {
                 .to_owned(),
             accel: if ready.accel.kvm { "kvm" } else { "tcg" }.to_owned(),
             duration_s: took.as_secs_f64(),
+            promised: plan.load.iter().flat_map(|l| l.contexts.clone()).collect(),
             suite: seen.suite,
             queue: seen.queue,
-            kunit: seen.kunit,
+            failing: seen.failing,
+            kunit: seen.main.kunit,
+            boots,
             controls: results,
-            findings: seen.findings,
-            debug_locks: seen.debug_locks,
+            findings: seen.main.findings,
+            debug_locks: seen.main.debug_locks,
             hung,
+            consoles,
             verdict: own.verdict(),
         };
         tally.merge(own);
@@ -261,54 +284,33 @@ impl Job {
     }
 
     pub fn stress(&self, at: &Where, given: &BTreeMap<String, u64>) -> Result<()> {
+        self.run_lanes("stress", at, |lane| {
+            Planned::new(&lane.stress, lane.queue.as_ref(), given)
+        })
+    }
+
+    /// The queue's stress module with as many objects as it takes.
+    pub fn soak(&self, at: &Where, total: u64) -> Result<()> {
+        self.run_lanes("soak", at, |lane| Planned::soak(lane, total))
+    }
+
+    fn run_lanes(&self, what: &str, at: &Where, plan: impl Fn(&Lane) -> Planned) -> Result<()> {
+        let known = self.built();
         let (source, builds) = self.builds(at)?;
-        let run = self.run_folder("stress")?;
+        let run = self.run_folder(what)?;
         let lanes = builds
             .iter()
             .map(|(lane, build)| {
                 let modules = self.lane_modules(lane, build)?;
                 let ready = self.ready(&run, lane, &build.dir, Some((&modules, MODULES)))?;
-                let plan = Planned::new(&lane.stress, lane.queue.as_ref(), given);
-                let metadata = self.metadata(&ready, &source, build, &plan.params);
+                let plan = plan(lane);
+                let metadata = self.metadata(&ready, &source, build, &plan);
                 Ok((ready, plan, metadata))
             })
             .collect::<Result<Vec<_>>>()?;
+        let cache = cache_was(&known, &builds);
         drop((source, builds));
-        self.boot_lanes(&run, lanes, false, Tally::default())
-    }
-
-    /// The queue's stress module with as many objects as it takes.
-    pub fn soak(&self, at: &Where, total: u64) -> Result<()> {
-        /// Of the module's `objects`, how many it pushes in the case that carries a run.
-        const SHARE: u64 = 256;
-        /// Objects a second that no emulated machine falls short of.
-        const SLOWEST: u64 = 500;
-        let (source, builds) = self.builds(at)?;
-        let run = self.run_folder("soak")?;
-        let mut tally = Tally::default();
-        for (lane, build) in builds {
-            let modules = self.lane_modules(&lane, &build)?;
-            let ready = self.ready(&run, &lane, &build.dir, Some((&modules, MODULES)))?;
-            let wanted = Queue {
-                objects: total.div_ceil(SHARE),
-                freed: total,
-                skips: lane.queue.map(|q| q.skips).unwrap_or_default(),
-            };
-            let params = BTreeMap::from([(OBJECTS.to_owned(), wanted.objects)]);
-            write_json(
-                &ready.folder.join("metadata.json"),
-                &self.metadata(&ready, &source, &build, &params),
-            )?;
-            let plan = queue_lines(&format!(" {OBJECTS}={}", wanted.objects));
-            let outcome = ready.boot("main", &plan, Duration::from_secs(total / SLOWEST))?;
-            ready.keep("ktap-queue.txt", QUEUE, &outcome)?;
-            judge::booted(&lane.name, &outcome, &mut tally)?;
-            if let Some(suite) = judge::queue(&lane.name, &wanted, true, &outcome, &mut tally)? {
-                println!("{}: {}", lane.name, report::queue(&suite));
-            }
-        }
-        println!("{}", tally.closing());
-        tally.result()
+        self.boot_lanes(&run, lanes, cache, Tally::default())
     }
 
     /// The builds are given back before: from here on everything lies in the run's own folder.
@@ -316,15 +318,15 @@ impl Job {
         &self,
         run: &Path,
         lanes: Vec<(Ready, Planned, Value)>,
-        controls: bool,
+        cache: &str,
         mut tally: Tally,
     ) -> Result<()> {
         let mut reports = Vec::new();
         for (ready, plan, metadata) in lanes {
-            let report = self.lane_report(&ready, &metadata, &plan, controls, &mut tally)?;
+            let report = Self::lane_report(&ready, &metadata, &plan, &mut tally)?;
             reports.push((report, metadata));
         }
-        finish(run, reports, &tally)
+        finish(run, reports, cache, &tally)
     }
 
     pub fn test(&self, at: &Where) -> Result<()> {
@@ -334,6 +336,7 @@ impl Job {
         setup::ensure(&self.cache, Need::Lanes, self.yes)?;
         let mut tally = Tally::default();
         check::all(self, &mut tally)?;
+        let known = self.built();
         let (source, builds) = self.builds_of(lanes, at.kdir.as_deref())?;
         let run = self.run_folder("test")?;
         let mut ready_lanes = Vec::new();
@@ -350,12 +353,16 @@ impl Job {
                 compile_fail::check(&self.cache, build, lane.arch, &self.checkout, &mut tally)?;
             }
             let ready = self.ready(&run, lane, &build.dir, Some((&modules, MODULES)))?;
-            let plan = Planned::new(lane.test_load(), lane.queue.as_ref(), &BTreeMap::new());
-            let metadata = self.metadata(&ready, &source, build, &plan.params);
+            let plan = Planned {
+                all_boots: true,
+                ..Planned::new(lane.test_load(), lane.queue.as_ref(), &BTreeMap::new())
+            };
+            let metadata = self.metadata(&ready, &source, build, &plan);
             ready_lanes.push((ready, plan, metadata));
         }
+        let cache = cache_was(&known, &builds);
         drop((source, builds));
-        self.boot_lanes(&run, ready_lanes, true, tally)
+        self.boot_lanes(&run, ready_lanes, cache, tally)
     }
 
     pub fn lane_modules(&self, lane: &Lane, build: &Build) -> Result<Modules> {
@@ -422,9 +429,10 @@ impl Job {
         Ok(())
     }
 
-    /// Boots a run's own images again, with its parameters and seed.
+    /// Boots a run's own images again, with the plan that it had and all its boots.
     /// `old` is a run's folder, or its name in the cache.
     pub fn repro(&self, old: &Path) -> Result<()> {
+        LazyLock::force(&BEGAN);
         let in_cache = self.cache.root.join("runs").join(old);
         let old = if old.exists() { old } else { &in_cache };
         let mut folders: Vec<PathBuf> = fs::read_dir(old)
@@ -474,18 +482,15 @@ impl Job {
             )?;
             let lane = Lane::load(lanes.path(), &name)?;
             let ready = self.ready_again(&folder, &lane)?;
-            let params: BTreeMap<String, u64> = serde_json::from_value(metadata["params"].clone())?;
-            let plan = Planned {
-                load: lane.stress.clone(),
-                params,
-                floor: false,
-            };
+            let plan = serde_json::from_value(metadata["plan"].clone())
+                .with_context(|| format!("{} records no plan", from.display()))
+                .or_exit(Exit::Usage)?;
             reports.push((
-                self.lane_report(&ready, &metadata, &plan, false, &mut tally)?,
+                Self::lane_report(&ready, &metadata, &plan, &mut tally)?,
                 metadata.clone(),
             ));
         }
-        finish(&run, reports, &tally)
+        finish(&run, reports, "untouched", &tally)
     }
 }
 
@@ -533,11 +538,12 @@ impl Ready {
             shutdown: limits.shutdown(),
         };
         let outcome = self.guest.boot(name, limits, env).or_exit(Exit::Boot)?;
-        if !matches!(outcome.ending, Ending::Hung(Phase::Boot, _)) {
+        let hung = matches!(outcome.ending, Ending::Hung(Phase::Boot, _));
+        if !hung || judge::blamed(&outcome.console)? {
             return Ok(outcome);
         }
-        // Seen once in hundreds of boots, with nothing of ours running yet. A kernel that cannot boot
-        // hangs again; one that can is not to be blamed for its emulator, but nor is it kept quiet.
+        // Seen once in hundreds of boots. A kernel that cannot boot hangs again; one that can is not to be
+        // blamed for its emulator, but nor is it kept quiet.
         let kept = self.folder.join(format!("{name}-hung"));
         cache::remove_dir(&kept)?;
         fs::rename(&folder, &kept)?;
@@ -551,14 +557,14 @@ impl Ready {
     }
 
     /// What a module printed, as a file of its own.
-    fn keep(&self, file: &str, module: &str, outcome: &Outcome) -> Result<()> {
-        let ktap: String = outcome
-            .console
+    fn keep(&self, file: &str, case: &str, module: &str, outcome: &Outcome) -> Result<()> {
+        let ktap: String = judge::part(case, &outcome.console)
+            .unwrap_or_default()
             .lines()
             .filter_map(|l| l.split_once(&format!("{module}: ")))
             .map(|(_, text)| format!("{text}\n"))
             .collect();
-        write_atomic(&self.folder.join("main").join(file), &ktap)
+        write_atomic(&self.folder.join(MAIN).join(file), &ktap)
     }
 
     fn prepare(&self, name: &str, plan: &str) -> Result<PathBuf> {
@@ -585,50 +591,102 @@ fn tested(named: Option<&str>, mut lanes: Vec<Lane>) -> Result<Vec<Lane>> {
 
 /// The queue's parameter among all others.
 const OBJECTS: &str = "objects";
+const SEED: &str = "seed";
+/// Few, because a third of all blocks fails and each goes the long way.
+const FAIL: &str = "objects=400 fail=3";
 
-/// What the stress modules are told in one run.
-struct Planned {
-    load: Load,
-    params: BTreeMap<String, u64>,
+/// What a run boots, as its metadata.json records it: `make repro` does exactly that again.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Planned {
+    /// Of the stress module, where it is loaded.
+    pub load: Option<Load>,
+    pub queue: Option<Queue>,
+    pub params: BTreeMap<String, u64>,
+    /// The guest's plan.
+    pub lines: String,
+    /// How much longer than the lane's limit it may run.
+    pub load_s: u64,
     /// The lane's least numbers hold for its own load, not for one that the user made smaller.
-    floor: bool,
+    pub floor: bool,
+    /// The lane's other boots and its controls too.
+    pub all_boots: bool,
 }
 
 impl Planned {
-    fn new(load: &Load, queue: Option<&Queue>, given: &BTreeMap<String, u64>) -> Planned {
+    pub fn new(load: &Load, queue: Option<&Queue>, given: &BTreeMap<String, u64>) -> Planned {
         let mut params = load.params.clone();
         params.extend(queue.map(|q| (OBJECTS.to_owned(), q.objects)));
         params.extend(given.clone());
-        // Chosen here, so that it is recorded even if the guest never says it.
-        params
-            .entry("seed".into())
-            .or_insert_with(|| u64::from(std::process::id()) + 1);
-        Planned {
-            load: load.clone(),
-            params,
-            floor: given.keys().all(|k| k == "seed"),
-        }
-    }
-
-    /// The guest's plan.
-    fn lines(&self) -> String {
+        params.entry(SEED.into()).or_insert_with(seed);
         let words = |wanted: &dyn Fn(&str) -> bool| {
-            let params = self.params.iter().filter(|(name, _)| wanted(name));
+            let params = params.iter().filter(|(name, _)| wanted(name));
             params
                 .map(|(name, value)| format!(" {name}={value}"))
                 .collect::<String>()
         };
-        let mut lines = format!("module stress {STRESS}.ko{}", words(&|n| n != OBJECTS));
-        if self.params.contains_key(OBJECTS) {
+        let mut lines = format!(
+            "module {STRESS_CASE} {STRESS}.ko{}",
+            words(&|n| n != OBJECTS)
+        );
+        if queue.is_some() {
             lines += "\n";
-            lines += &queue_lines(&words(&|n| [OBJECTS, "seed"].contains(&n)));
+            lines += &queue_lines(&words(&|n| [OBJECTS, SEED].contains(&n)));
+            lines += &format!(
+                "\nmodule {FAILING} {QUEUE}.ko {FAIL}{}",
+                words(&|n| n == SEED)
+            );
         }
-        lines
+        Planned {
+            load: Some(load.clone()),
+            queue: queue.cloned(),
+            lines,
+            // The cases take turns, and an emulated machine is slow: this is a limit, not a forecast.
+            load_s: params.get("seconds").copied().unwrap_or(0) * 10,
+            params,
+            floor: given.keys().all(|k| k == SEED),
+            all_boots: false,
+        }
     }
 
-    fn seconds(&self) -> Duration {
-        // The cases take turns, and an emulated machine is slow: this is a limit, not a forecast.
-        Duration::from_secs(self.params.get("seconds").copied().unwrap_or(0) * 10)
+    pub fn soak(lane: &Lane, total: u64) -> Planned {
+        /// Of the module's `objects`, how many it pushes in the case that carries a run.
+        const SHARE: u64 = 256;
+        /// Objects a second that no emulated machine falls short of.
+        const SLOWEST: u64 = 500;
+        let wanted = Queue {
+            objects: total.div_ceil(SHARE),
+            freed: total,
+            skips: lane.queue.iter().flat_map(|q| q.skips.clone()).collect(),
+        };
+        let (objects, seed) = (wanted.objects, seed());
+        Planned {
+            load: None,
+            queue: Some(wanted),
+            params: BTreeMap::from([(OBJECTS.into(), objects), (SEED.into(), seed)]),
+            lines: queue_lines(&format!(" {OBJECTS}={objects} {SEED}={seed}")),
+            load_s: total / SLOWEST,
+            floor: true,
+            all_boots: false,
+        }
+    }
+
+    /// Whether the guest carries out a case of this name.
+    pub fn has(&self, case: &str) -> bool {
+        let mut lines = self.lines.lines();
+        lines.any(|l| l.split(' ').nth(1) == Some(case))
+    }
+}
+
+/// Chosen here, so that it is recorded even if the guest never says it.
+fn seed() -> u64 {
+    u64::from(std::process::id()) + 1
+}
+
+/// A cache is cold if a kernel of this run had never been built in it.
+fn cache_was(known: &BTreeSet<PathBuf>, builds: &[(Lane, Build)]) -> &'static str {
+    match builds.iter().all(|(_, b)| known.contains(&b.dir)) {
+        true => "warm",
+        false => "cold",
     }
 }
 
@@ -637,11 +695,13 @@ fn queue_lines(params: &str) -> String {
 }
 
 /// Writes the reports and prints the screen; the tally's verdict is the command's.
-fn finish(run: &Path, reports: Vec<(LaneReport, Value)>, tally: &Tally) -> Result<()> {
+fn finish(run: &Path, reports: Vec<(LaneReport, Value)>, cache: &str, tally: &Tally) -> Result<()> {
     let (lanes, metadata): (Vec<_>, Vec<_>) = reports.into_iter().unzip();
     let report = RunReport {
         lanes,
         metadata: Value::Array(metadata),
+        total_s: BEGAN.elapsed().as_secs_f64(),
+        cache: cache.to_owned(),
     };
     write_json(&run.join("report.json"), &report)?;
     write_json(&run.join("metadata.json"), &report.metadata)?;
@@ -653,6 +713,7 @@ fn finish(run: &Path, reports: Vec<(LaneReport, Value)>, tally: &Tally) -> Resul
     if let Err(e) = &result {
         println!("{e:#}");
     }
+    println!("{}", report::total(&report));
     println!("{}", tally.closing());
     result
 }
@@ -676,10 +737,10 @@ mod tests {
         let given = BTreeMap::from([("seconds".into(), 3), ("seed".into(), 7)]);
         let plan = Planned::new(&load, None, &given);
         assert_eq!(
-            plan.lines(),
+            plan.lines,
             "module stress nolocks_stress.ko seconds=3 seed=7"
         );
-        assert!(!plan.floor);
+        assert_eq!((plan.floor, plan.load_s), (false, 30));
         let seed = BTreeMap::from([("seed".into(), 7)]);
         assert!(Planned::new(&load, None, &seed).floor);
     }
@@ -692,13 +753,14 @@ mod tests {
             skips: Default::default(),
         };
         let given = BTreeMap::from([("seed".into(), 7)]);
-        let lines = Planned::new(&load(), Some(&queue), &given).lines();
+        let lines = Planned::new(&load(), Some(&queue), &given).lines;
         assert_eq!(
             lines.lines().collect::<Vec<_>>(),
             [
                 "module stress nolocks_stress.ko seconds=10 seed=7",
                 "module nolocks_queue_stress nolocks_queue_stress.ko objects=4000 seed=7",
                 "module nolocks_example nolocks_example.ko",
+                "module queue_fail nolocks_queue_stress.ko objects=400 fail=3 seed=7",
             ]
         );
     }
@@ -742,6 +804,25 @@ mod tests {
         assert!(plan.params["seed"] > 0);
     }
 
+    #[test]
+    fn a_soak_is_recorded_with_its_seed_and_comes_again() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("lanes");
+        let lane = Lane::load(&dir, "x86_64-ftrace").unwrap();
+        let plan = Planned::soak(&lane, 10_000_000);
+        let seed = plan.params["seed"];
+        assert!(seed > 0 && plan.has(QUEUE) && plan.has(EXAMPLE) && !plan.has(FAILING));
+        assert!(
+            plan.lines
+                .contains(&format!(" objects=39063 seed={seed}\n"))
+        );
+        assert_eq!(plan.load_s, 20_000);
+        assert!(plan.queue.as_ref().unwrap().skips.contains("locks"));
+        let record = serde_json::to_string(&json!({ "plan": plan })).unwrap();
+        let metadata: Value = serde_json::from_str(&record).unwrap();
+        let again: Planned = serde_json::from_value(metadata["plan"].clone()).unwrap();
+        assert_eq!(again, plan);
+    }
+
     /// A guest whose virtme-ng is `script`, which has a second to boot.
     fn booted(script: &str) -> (Outcome, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();
@@ -765,6 +846,50 @@ mod tests {
     const FINE: &str = "echo NOLOCKS: guest up; echo NOLOCKS: guest done";
 
     #[test]
+    fn a_test_boots_the_lane_in_all_its_ways_and_a_stress_run_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let lanes = Path::new(env!("CARGO_MANIFEST_DIR")).join("lanes");
+        let lane = Lane::load(&lanes, "x86_64-rt").unwrap();
+        let words = "for last; do :; done; echo \"$*\" >$HOME/run/${last##* }/out/words";
+        let guest = crate::boot::tests::guest(dir.path(), &format!("{words}; {FINE}"));
+        let ready = Ready {
+            lane: lane.clone(),
+            folder: guest.share.clone(),
+            guest,
+            accel: Accel {
+                kvm: false,
+                why: String::new(),
+            },
+        };
+        fs::create_dir_all(&ready.folder).unwrap();
+        let read = |file: &str| fs::read_to_string(ready.folder.join(file)).unwrap();
+        let boots = |all_boots| {
+            let plan = Planned::new(&lane.stress, lane.queue.as_ref(), &BTreeMap::new());
+            let plan = Planned { all_boots, ..plan };
+            let metadata = json!({ "plan": plan });
+            let report = Job::lane_report(&ready, &metadata, &plan, &mut Tally::default()).unwrap();
+            assert_eq!(read("main/plan"), format!("{}\n", plan.lines));
+            let record: Value = serde_json::from_str(&read("metadata.json")).unwrap();
+            assert_eq!(
+                serde_json::from_value::<Planned>(record["plan"].clone()).unwrap(),
+                plan
+            );
+            (report.consoles, report.boots.len(), report.controls.len())
+        };
+        assert_eq!(boots(false), (vec!["main".to_owned()], 0, 0));
+        let (consoles, others, controls) = boots(true);
+        assert_eq!((others, controls), (lane.boots.len(), lane.controls.len()));
+        let mut want = vec!["main".to_owned(), "kunit-numa".to_owned()];
+        want.extend(lane.control_boots().into_iter().map(|(name, _)| name));
+        assert_eq!(consoles, want);
+        for boot in consoles {
+            let faked = read(&format!("{boot}/out/words")).contains("--append numa=fake=2");
+            assert_eq!(faked, boot == "kunit-numa", "{boot}");
+        }
+        assert_eq!(read("kunit-numa/plan"), "\n");
+    }
+
+    #[test]
     fn a_boot_that_hangs_is_repeated_once_and_told() {
         let once = format!("if mkdir $HOME/tried; then echo wedged; sleep 1000; else {FINE}; fi");
         let (outcome, dir) = booted(&once);
@@ -777,6 +902,26 @@ mod tests {
             Ending::Hung(Phase::Boot, _)
         ));
         assert!(booted(FINE).0.hung_before.is_none());
+    }
+
+    /// A splat, or a test of our own that never ends, would be forgotten by the second boot.
+    #[test]
+    fn a_boot_that_shows_more_than_a_hang_is_not_repeated() {
+        let case = "    # Subtest: page_alloc_no_locks\\n    ok 1 no_locks_zero";
+        let over = format!("{case}\\nnot ok 1 page_alloc_no_locks");
+        for (says, repeated) in [
+            ("BUG: scheduling while atomic: swapper/0/1/0x2", false),
+            (case, false),
+            (over.as_str(), true),
+            ("Linux version 7.3.4", true),
+        ] {
+            let script = format!(
+                "if mkdir $HOME/tried; then printf '{says}\\n'; sleep 1000; else {FINE}; fi"
+            );
+            let outcome = booted(&script).0;
+            assert_eq!(outcome.hung_before.is_some(), repeated, "{says}");
+            assert_eq!(outcome.ending == Ending::Done, repeated, "{says}");
+        }
     }
 
     #[test]

@@ -10,6 +10,8 @@ use std::sync::LazyLock;
 const HEADER_LINES: usize = 24;
 /// The longest reports list a trace for each dependency, or for each task that stalls.
 const REPORT_LINES: usize = 1000;
+/// What follows a report's first line as far as it names locks and functions.
+const KEPT_LINES: usize = 30;
 
 /// One report in the console, however many lines it has.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -18,6 +20,15 @@ pub struct Finding {
     pub line_no: usize,
     pub line: String,
     pub reason: String,
+    /// What else the report says, at its beginning.
+    #[serde(default)]
+    pub report: Vec<String>,
+}
+
+impl Finding {
+    pub fn says(&self, pattern: &Regex) -> bool {
+        pattern.is_match(&format!("{}\n{}", self.line, self.report.join("\n")))
+    }
 }
 
 #[derive(Clone, Copy, Deserialize, PartialEq)]
@@ -131,6 +142,16 @@ impl Rules {
         })
     }
 
+    #[cfg(test)]
+    pub fn has(&self, id: &str) -> bool {
+        self.file.rule.iter().any(|r| r.id == id)
+    }
+
+    /// Whether the kernel reported it, and the log's end is not all there is to find.
+    pub fn is_report(&self, finding: &Finding) -> bool {
+        finding.rule != self.file.truncated.id
+    }
+
     /// One finding for each report, named by the rule that describes it best.
     pub fn scan(&self, console: &str) -> Vec<Finding> {
         let mut found = Vec::new();
@@ -154,6 +175,7 @@ impl Rules {
                         line_no: *line_no,
                         line: text.clone(),
                         reason: rule.reason.clone(),
+                        report: Vec::new(),
                     });
                     open = (!rule.single).then_some(Open {
                         start: i,
@@ -166,6 +188,11 @@ impl Rules {
                 open = None;
             }
             if let Some(o) = &mut open {
+                if let Some(finding) = found.last_mut()
+                    && (1..=KEPT_LINES).contains(&(i - o.start))
+                {
+                    finding.report.push(text.clone());
+                }
                 o.traced &= !self.shape.another.is_match(text);
                 o.traced |= self.shape.trace.is_match(text);
             }
@@ -177,6 +204,7 @@ impl Rules {
                 line_no: last.0,
                 line: last.1.to_owned(),
                 reason: cut.reason.clone(),
+                report: Vec::new(),
             });
         }
         found
@@ -348,6 +376,23 @@ mod tests {
     fn a_control_boot_gives_exactly_its_report() {
         assert_eq!(ids(CONTROL), ["invalid-wait-context"]);
         assert_eq!(debug_locks(CONTROL), Some(false));
+    }
+
+    #[test]
+    fn a_finding_has_what_its_own_report_says() {
+        let says = |finding: &Finding, pattern| finding.says(&Regex::new(pattern).unwrap());
+        let warning = reports().iter().find(|r| r.0 == "warning").unwrap().1;
+        let (before, after) = CONTROL.split_once(" debug_locks:").unwrap();
+        let found = RULES.scan(&format!("{before}{warning} debug_locks:{after}"));
+        assert!(says(
+            &found[0],
+            r"(?s)BUG: Invalid.*trying to lock:\n.*\(sp\)"
+        ));
+        assert!(says(&found[0], "_raw_spin_lock"));
+        assert_eq!(found[0].report.len(), KEPT_LINES);
+        assert!(!says(&found[0], "Modules linked in"));
+        assert!(says(&found[1], "(?s)WARNING: .*Modules linked in"));
+        assert!(!says(&found[1], "trying to lock|debug_locks|power down"));
     }
 
     #[test]
