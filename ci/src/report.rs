@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What a run found, for people (one screen, one page) and for machines (JSON by serde, JUnit).
 
-use crate::ktap::{Locks, Stat, Status, Suite};
+use crate::ktap::{Locks, Note, Stat, Status, Suite};
 use crate::scan::Finding;
 use anyhow::{Result, anyhow};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
@@ -430,33 +430,42 @@ fn color(api: &str) -> RGBColor {
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-fn svg(size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Result<()>) -> Result<Markup> {
+fn svg(
+    size: (u32, u32),
+    label: &str,
+    draw: impl FnOnce(&Area<'_>) -> Result<()>,
+) -> Result<Markup> {
     let mut text = String::new();
     let area = SVGBackend::with_string(&mut text, size).into_drawing_area();
     draw(&area)?;
     area.present()?;
     drop(area);
-    Ok(PreEscaped(text))
+    // An image with a name, for those who cannot see it.
+    let tag = html! { svg role="img" aria-label=(label) {} }.into_string();
+    let tag = tag.trim_end_matches("></svg>");
+    Ok(PreEscaped(text.replacen("<svg", tag, 1)))
 }
 
-/// A group of bars for each context, a bar for each API.
+/// A group of bars for each context, a bar for each API; to `end`, or as far as the longest.
 fn bars(
     suite: &Suite,
+    title: &str,
     value: fn(&Stat) -> f64,
     label: fn(&Stat) -> String,
-    unit: &str,
+    (unit, end): (&str, Option<f64>),
 ) -> Result<Markup> {
     let contexts = unique(suite.stats.iter().map(|s| s.context.as_str()));
     let apis = apis(suite.stats.iter().map(|s| s.api.as_str()));
     let n = contexts.len();
     let top = suite.stats.iter().map(value).fold(1.0, f64::max);
     let height = n * (apis.len() * 13 + 10) + 50;
-    svg((520, height as u32), |area| {
+    svg((520, height as u32), title, |area| {
         let mut chart = ChartBuilder::on(area)
             .margin(6)
+            .margin_right(if end.is_some() { 60 } else { 6 })
             .x_label_area_size(36)
             .y_label_area_size(100)
-            .build_cartesian_2d(0.0..top * 1.22, 0.0..n as f64)?;
+            .build_cartesian_2d(0.0..end.unwrap_or(top * 1.22), 0.0..n as f64)?;
         chart
             .configure_mesh()
             .disable_y_mesh()
@@ -531,7 +540,8 @@ fn bursts(suite: &Suite, context: &str) -> Result<Markup> {
         .map(|i| (1u64 << i) as f64)
         .take_while(|t| *t <= largest)
         .collect();
-    svg((340, 220), |area| {
+    let label = format!("{context}: share of the pages obtained, by the size of the burst");
+    svg((340, 220), &label, |area| {
         let x = (1.0..largest).log_scale().with_key_points(ticks);
         let mut chart = ChartBuilder::on(area)
             .margin(8)
@@ -589,8 +599,8 @@ fn verdict(lane: &LaneReport) -> Markup {
 fn overview(report: &RunReport) -> Markup {
     html! {
         div .wide { table {
-            tr { @for h in ["lane", "verdict", "cases"] { th { (h) } }
-                @for h in ["pages obtained", "controls", "splats", "lockdep", "time"] { th .n { (h) } } }
+            tr { @for h in ["lane", "verdict", "cases"] { th scope="col" { (h) } }
+                @for h in ["pages obtained", "controls", "splats", "lockdep", "boots", "their time"] { th .n scope="col" { (h) } } }
             @for l in &report.lanes {
                 tr {
                     td { a href={ "#" (l.name) } { (l.name) } }
@@ -598,8 +608,9 @@ fn overview(report: &RunReport) -> Markup {
                     td { (l.cases()) }
                     td .n { (thousands(l.obtained())) }
                     td .n { (l.controls_red()) }
-                    td .n { (l.findings.len()) }
+                    td .n { (l.all_findings().count()) }
                     td .n { (l.lockdep()) }
+                    td .n { (l.consoles.len()) }
                     td .n { (time(l.duration_s)) }
                 }
             }
@@ -610,7 +621,7 @@ fn overview(report: &RunReport) -> Markup {
 fn stats_table(suite: &Suite) -> Markup {
     html! {
         details { summary { "The numbers" } div .wide { table {
-            tr { th { "context" } th { "API" } th .n { "attempts" } th .n { "obtained" } th .n { "share, %" } }
+            tr { th scope="col" { "context" } th scope="col" { "API" } th .n scope="col" { "attempts" } th .n scope="col" { "obtained" } th .n scope="col" { "share, %" } }
             @for s in &suite.stats {
                 tr {
                     td { (s.context) } td { (s.api) } td .n { (thousands(s.attempts)) }
@@ -618,6 +629,48 @@ fn stats_table(suite: &Suite) -> Markup {
                 }
             }
         } } }
+    }
+}
+
+fn bursts_table(suite: &Suite) -> Markup {
+    let contexts = unique(suite.bursts.iter().map(|b| b.context.as_str()));
+    html! {
+        details { summary { "The numbers" } div .wide { table {
+            tr { th scope="col" { "context" } th scope="col" { "API" } th .n scope="col" { "pages in the burst" } th .n scope="col" { "obtained, %" } }
+            @for context in contexts { @for (api, points) in burst_lines(suite, context) { @for (size, share) in points {
+                tr { td { (context) } td { (api) } td .n { (thousands(size as u64)) } td .n { (format!("{share:.1}")) } }
+            } } }
+        } } }
+    }
+}
+
+/// What the modules noted, a table for each kind of line.
+fn notes(suite: &Suite) -> Markup {
+    let title = |what: &str| match what {
+        "storm" => "Parts of the slots' code that NMIs hit",
+        "tick" => "Pages taken at a tick",
+        "push" => "Locks taken by undisturbed pushes",
+        "readers" => "Readers of objects that are replaced, and how many met a freed one",
+        _ => "Notes",
+    };
+    let names = |n: &Note| Vec::from_iter(n.fields.iter().map(|(k, _)| k.clone()));
+    let mut kinds: Vec<(&str, Vec<String>)> = Vec::new();
+    for note in &suite.notes {
+        let kind = (note.what.as_str(), names(note));
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
+    }
+    html! {
+        @for (what, fields) in &kinds {
+            h4 { (title(what)) }
+            div .wide { table {
+                tr { @for field in fields { th .n scope="col" { (field) } } }
+                @for note in suite.notes.iter().filter(|n| n.what == *what && names(n) == *fields) {
+                    tr { @for (_, value) in &note.fields { td .n { (value) } } }
+                }
+            } }
+        }
     }
 }
 
@@ -629,8 +682,8 @@ fn locks_table(suite: &Suite) -> Markup {
     html! {
         h3 { "Locks taken by undisturbed calls" }
         div .wide { table {
-            tr { th { "context" } th { "API" } th { "operation" } th .n { "calls" } th .n { "locks" }
-                th .n { "locks for each call" } th .n { "RCU's" } th { "by name" } }
+            tr { th scope="col" { "context" } th scope="col" { "API" } th scope="col" { "operation" } th .n scope="col" { "calls" } th .n scope="col" { "locks" }
+                th .n scope="col" { "locks for each call" } th .n scope="col" { "RCU's" } th scope="col" { "by name" } }
             @for l in &suite.locks {
                 tr {
                     td { (l.context) } td { (l.api) } td { (l.op) } td .n { (thousands(l.calls)) }
@@ -668,6 +721,10 @@ fn cases_table(boot: Option<&str>, suite: &Suite) -> Markup {
 fn figures(suite: &Suite) -> Result<Markup> {
     let share = |s: &Stat| 100.0 * s.obtained as f64 / (s.attempts.max(1)) as f64;
     let share_label = |s: &Stat| format!("{} %", percent(s.obtained, s.attempts));
+    let (share_title, pages_title) = (
+        "Share of the pages asked for that were obtained",
+        "Pages obtained",
+    );
     let (pages, pages_label) = (
         |s: &Stat| s.obtained as f64,
         |s: &Stat| thousands(s.obtained),
@@ -680,9 +737,10 @@ fn figures(suite: &Suite) -> Result<Markup> {
         @if !suite.stats.is_empty() {
             (legend(&apis(suite.stats.iter().map(|s| s.api.as_str()))))
             div .plots {
-                figure { figcaption { "Share of the pages asked for that were obtained" }
-                    (bars(suite, share, share_label, "%")?) }
-                figure { figcaption { "Pages obtained" } (bars(suite, pages, pages_label, "pages")?) }
+                figure { figcaption { (share_title) }
+                    (bars(suite, share_title, share, share_label, ("%", Some(105.0)))?) }
+                figure { figcaption { (pages_title) }
+                    (bars(suite, pages_title, pages, pages_label, ("pages", None))?) }
             }
             (stats_table(suite))
         }
@@ -691,6 +749,7 @@ fn figures(suite: &Suite) -> Result<Markup> {
             h3 { "Bursts: how many pages in a row" }
             (legend(&apis(suite.bursts.iter().map(|b| b.api.as_str()))))
             div .plots { @for plot in small { figure { (plot) } } }
+            (bursts_table(suite))
         }
     })
 }
@@ -708,11 +767,14 @@ fn lane_section(lane: &LaneReport) -> Result<Markup> {
                 @if let Some(seed) = suite.and_then(|s| s.seed) { ", seed " (seed) }
                 @if let Some(l) = ledger { ", ledger: " (thousands(l.obtained)) " obtained, " (thousands(l.freed)) " freed" } }
             @for boot in &lane.hung { p { b { "Note: " } (boot) } }
-            @if !lane.findings.is_empty() {
+            p { "Consoles: " @for boot in &lane.consoles {
+                a href={ (lane.name) "/" (boot) "/console.txt" } { (boot) } " "
+            } }
+            @if lane.all_findings().next().is_some() {
                 h3 { "Splats" }
                 div .wide { table {
-                    tr { th .n { "console line" } th { "rule" } th { "what the kernel said" } th { "why it counts" } }
-                    @for f in &lane.findings {
+                    tr { th .n scope="col" { "console line" } th scope="col" { "rule" } th scope="col" { "what the kernel said" } th scope="col" { "why it counts" } }
+                    @for f in lane.all_findings() {
                         tr { td .n { (f.line_no) } td { b .bad { (f.rule) } } td { code { (f.line) } } td { (f.reason) } }
                     }
                 } }
@@ -720,15 +782,15 @@ fn lane_section(lane: &LaneReport) -> Result<Markup> {
             @if !lane.controls.is_empty() {
                 h3 { "Controls: deliberate bugs that must be caught" }
                 div .wide { table {
-                    tr { th { "control" } th { "must give" } th { "gave" } th { "" } }
+                    tr { th scope="col" { "control" } th scope="col" { "must give" } th scope="col" { "gave" } th scope="col" { "" } }
                     @for c in &lane.controls {
                         tr { td { (c.name) } td { code { (c.expected) } } td { code { (or_dash(&c.seen)) } }
                             td { @if c.ok { b .ok { "caught" } } @else { b .bad { "WRONG" } } } }
                     }
                 } }
             }
-            @if let Some(suite) = suite { h3 { "Pages" } (figures(suite)?) }
-            @if let Some(suite) = &lane.queue { h3 { "Queue" } p { (queue(suite)) } }
+            @if let Some(suite) = suite { h3 { "Pages" } (figures(suite)?) (notes(suite)) }
+            @if let Some(suite) = &lane.queue { h3 { "Queue" } p { (queue(suite)) } (notes(suite)) }
             h3 { "Tests" }
             @for (boot, suite) in lane.all_suites() { (cases_table(boot, suite)) }
         }
@@ -739,7 +801,7 @@ const STYLE: &str = "
 :root{color-scheme:light dark;--fg:#1c1e21;--bg:#fff;--dim:#667;--line:#8884;--ok:#187a36;--bad:#c01c28}
 @media(prefers-color-scheme:dark){:root{--fg:#e4e6e9;--bg:#16181b;--dim:#9aa0a8;--ok:#57c878;--bad:#ff7b72}}
 body{font:15px/1.45 system-ui,sans-serif;color:var(--fg);background:var(--bg);max-width:1120px;margin:auto;padding:1.5rem}
-h1{font-size:1.5rem}h2{margin-top:2.5rem;border-top:1px solid var(--line);padding-top:1rem}h3{margin:1.5rem 0 .4rem}
+h1{font-size:1.5rem}h2{margin-top:2.5rem;border-top:1px solid var(--line);padding-top:1rem}h3,h4{margin:1.5rem 0 .4rem}
 table{border-collapse:collapse}th,td{padding:.25rem .8rem .25rem 0;text-align:left;vertical-align:top}
 tr+tr{border-top:1px solid var(--line)}th{color:var(--dim);font-weight:600}.n{text-align:right;font-variant-numeric:tabular-nums}
 .wide{overflow-x:auto}.ok{color:var(--ok)}.bad{color:var(--bad)}.dim{color:var(--dim)}a{color:inherit}
@@ -903,6 +965,10 @@ mod tests {
             size,
             obtained,
         };
+        let note = |what: &str, key: &str, value: &str| Note {
+            what: what.into(),
+            fields: vec![(key.into(), value.into())],
+        };
         LaneReport {
             name: name.into(),
             arch: "x86_64".into(),
@@ -927,6 +993,7 @@ mod tests {
                     taken("nmi", "no_locks", "alloc", 32, 33),
                 ],
                 bursts: vec![burst(1, 1), burst(4096, 2048), burst(4096, 4096)],
+                notes: vec![note("storm", "part", "pop"), note("tick", "late", "7")],
                 ..Suite::default()
             }),
             queue: Some(Suite {
@@ -1147,6 +1214,14 @@ mod tests {
             "WRONG",
             "33 × &amp;pcp-&gt;lock",
             "&lt;/pre&gt;7.3.4",
+            "<svg role=\"img\" aria-label=\"Pages obtained\" ",
+            "<th scope=\"col\">context",
+            "href=\"good/control-x/console.txt\"",
+            "<th class=\"n\" scope=\"col\">late",
+            "pop</td>",
+            "75.0</td>",
+            "boot kunit-numa",
+            "total 10 min 00 s, cache warm",
         ] {
             assert!(page.contains(word), "{word}");
         }
