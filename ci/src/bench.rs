@@ -2,20 +2,21 @@
 //! `make bench`: what a page and what queueing an object cost, in instructions, with the series and
 //! without it. Counted by QEMU, so that the digits come again on any machine.
 
-use crate::cache::write_json;
+use crate::cache::{write_atomic, write_json};
 use crate::exit::{Exit, fail};
 use crate::judge;
 use crate::kernel::{self, Plan};
-use crate::lane::{Arch, Lane};
+use crate::lane::Lane;
 use crate::report;
 use crate::run::Job;
 use crate::series::Series;
 use crate::setup::{self, Need};
 use crate::tally::Tally;
+use crate::tree::Origin;
 use crate::verify::without;
 use anyhow::{Context, Result, ensure};
 use regex::Regex;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
@@ -33,16 +34,32 @@ const DEBUGGING: &[&str] = &[
 /// What the series may cost everybody else, in instructions for an allocation and its free.
 const PRICE: f64 = 2.0;
 
+/// The queue's calls, and what each stands in for.
+const PAIRS: &[(&str, &str)] = &[
+    ("push", "kfree_rcu"),
+    ("push_headless", "kfree_rcu_mightsleep"),
+    ("try_push", "kfree_rcu_nolock"),
+];
+
 /// Instructions by operation.
 type Counts = BTreeMap<String, f64>;
+
+/// One machine's kernel, with the series or without it.
+struct Side {
+    counts: Counts,
+    stamp: kernel::Stamp,
+    origin: Origin,
+}
 
 pub fn run(job: &Job) -> Result<()> {
     setup::ensure(&job.cache, Need::Lanes, job.yes)?;
     let series = job.series()?;
     let run = job.run_folder("bench")?;
     let mut tally = Tally::default();
+    let machines = Lane::load_all(&job.checkout.join("ci/bench"))?;
     let mut results = BTreeMap::new();
-    for machine in Lane::load_all(&job.checkout.join("ci/bench"))? {
+    let mut text = String::new();
+    for machine in &machines {
         let mut sides = BTreeMap::new();
         for (side, prefix, modules) in [
             (
@@ -64,43 +81,85 @@ pub fn run(job: &Job) -> Result<()> {
                 name: format!("{}-{side}", machine.name),
                 ..machine.clone()
             };
-            let (console, stamp) = measure(job, &run, &lane, &prefix, modules, &mut tally)?;
+            let (console, measured) = measure(job, &run, &lane, &prefix, modules, &mut tally)?;
             tally.check(
                 &format!("{}: a page that could not be freed at once", lane.name),
                 fate(&console, side == "with"),
             )?;
-            let counts = counts(&console)?;
-            sides.insert(side, (counts, stamp));
+            sides.insert(side, measured);
         }
-        let (before, after) = (&sides["without"].0, &sides["with"].0);
-        println!("\n{}\n{}", machine.about, table(before, after));
+        let (before, after) = (&sides["without"], &sides["with"]);
+        let tables = tables(&before.counts, &after.counts);
+        println!("\n{}", machine.about);
+        text += &format!("\n## {}\n", machine.about);
+        for (header, rows, left) in tables {
+            text += &format!("\n{}", markdown(&header, &rows, left));
+            println!("{}", report::table(header, rows, left));
+        }
+        text += &format!(
+            "\nConfigurations: {} without the series, {} with it.\n",
+            before.stamp.config, after.stamp.config
+        );
         tally.check(
             &format!(
                 "{}: GFP_KERNEL costs at most {PRICE} instructions more",
                 machine.name
             ),
-            price(before, after),
+            price(&before.counts, &after.counts),
         )?;
-        results.insert(machine.name.clone(), sides);
+        results.insert(machine.name.as_str(), sides);
     }
+    let with = results.values().next().context("ci/bench has no machine")?;
+    let with = &with["with"];
+    let date = jiff::Zoned::now().date().to_string();
+    let qemus = tools(job, &machines);
     let file = run.join("bench.json");
     write_json(
         &file,
         &json!({
-            "date": jiff::Zoned::now().date().to_string(),
+            "date": date,
             "unit": "instructions an operation",
+            "tree": with.origin,
+            "series": with.stamp.series,
             "machines": results.iter().map(|(name, sides)| {
-                let sides: BTreeMap<_, _> = sides.iter().map(|(side, (counts, stamp))| {
-                    (side, json!({ "counts": counts, "build": stamp }))
+                let sides: BTreeMap<_, _> = sides.iter().map(|(side, measured)| {
+                    (side, json!({ "counts": measured.counts, "build": measured.stamp }))
                 }).collect();
                 (name, sides)
             }).collect::<BTreeMap<_, _>>(),
-            "tools": setup::versions(&job.cache, Arch::X86.qemu()),
+            "tools": qemus,
         }),
     )?;
-    println!("results: {}", file.display());
+    let page = run.join("bench.md");
+    write_atomic(&page, &(preface(&date, with) + &text))?;
+    println!("results: {} and {}", file.display(), page.display());
     println!("{}", tally.closing());
     tally.result()
+}
+
+/// Each machine's QEMU is one of them: it does the counting.
+fn tools(job: &Job, machines: &[Lane]) -> Value {
+    let mut all = serde_json::Map::new();
+    for arch in machines.iter().map(|m| m.arch) {
+        let Value::Object(mut tools) = setup::versions(&job.cache, arch.qemu()) else {
+            continue;
+        };
+        if let Some(qemu) = tools.remove("qemu") {
+            all.insert(arch.qemu().to_owned(), qemu);
+        }
+        all.append(&mut tools);
+    }
+    Value::Object(all)
+}
+
+fn preface(date: &str, with: &Side) -> String {
+    let Origin { version, from, id } = &with.origin;
+    format!(
+        "# What a page and queueing an object cost\n\n\
+        Instructions an operation, counted by QEMU with `-icount shift=0` on one CPU: `make bench`, {date}.\n\
+        Linux {version} ({from}, SHA-256 {id}), series {}. `bench.json` beside this has the tools too.\n",
+        with.stamp.series
+    )
 }
 
 fn measure(
@@ -110,7 +169,7 @@ fn measure(
     series: &Series,
     modules: &[&str],
     tally: &mut Tally,
-) -> Result<(String, kernel::Stamp)> {
+) -> Result<(String, Side)> {
     let fragment = without(&job.fragment()?, DEBUGGING);
     let slot = if series.patches.is_empty() {
         "-bench"
@@ -138,7 +197,12 @@ fn measure(
     for module in modules {
         judge::plain(&lane.name, &outcome, module, tally)?;
     }
-    Ok((outcome.console, build.stamp))
+    let side = Side {
+        counts: counts(&outcome.console)?,
+        stamp: build.stamp,
+        origin: source.origin.clone(),
+    };
+    Ok((outcome.console, side))
 }
 
 fn counts(console: &str) -> Result<Counts> {
@@ -189,17 +253,49 @@ fn price(before: &Counts, after: &Counts) -> Result<()> {
     Ok(())
 }
 
-fn table(before: &Counts, after: &Counts) -> String {
+/// Header, rows, and how many columns are text.
+type Table = (Vec<String>, Vec<Vec<String>>, usize);
+
+/// The pages' operations, and the queue's beside what each stands in for.
+fn tables(before: &Counts, after: &Counts) -> Vec<Table> {
     let cell = |counts: &Counts, op: &str| match counts.get(op) {
         Some(n) => format!("{n:.2}"),
         None => "–".to_owned(),
     };
+    let pair = |(ours, other): &(&str, &str)| {
+        let (n, of) = (after.get(*ours)?, after.get(*other)?);
+        let ratio = format!("{:.2}", n / of);
+        let (n, of) = (cell(after, ours), cell(after, other));
+        Some(vec![(*ours).to_owned(), (*other).to_owned(), n, of, ratio])
+    };
+    let pairs: Vec<Vec<String>> = PAIRS.iter().filter_map(pair).collect();
     let ops: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-    let rows = ops
+    let alone = ops
         .into_iter()
-        .map(|op| vec![op.clone(), cell(before, op), cell(after, op)]);
-    let header = ["operation", "without the series", "with it"].map(str::to_owned);
-    report::table(header.to_vec(), rows.collect(), 1)
+        .filter(|op| !pairs.iter().any(|row| row[..2].contains(op)));
+    let pages = alone.map(|op| vec![op.clone(), cell(before, op), cell(after, op)]);
+    let header = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect();
+    let first = (
+        header(&["operation", "without the series", "with it"]),
+        pages.collect(),
+        1,
+    );
+    let second = (
+        header(&["queue", "stands in for", "costs", "that costs", "ratio"]),
+        pairs,
+        2,
+    );
+    [first, second]
+        .into_iter()
+        .filter(|(_, rows, _): &Table| !rows.is_empty())
+        .collect()
+}
+
+fn markdown(header: &[String], rows: &[Vec<String>], left: usize) -> String {
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    let rule = (0..header.len()).map(|i| if i < left { "---" } else { "---:" }.to_owned());
+    let rows = rows.iter().map(|row| line(row));
+    line(header) + &line(&rule.collect::<Vec<_>>()) + &rows.collect::<String>()
 }
 
 #[cfg(test)]
@@ -215,6 +311,26 @@ mod tests {
         assert_eq!(counts["gfp_kernel"], 738.0);
         assert_eq!(counts["no_locks"], 300.5);
         assert!(super::counts("silence").is_err());
+    }
+
+    #[test]
+    fn the_queue_stands_beside_what_it_replaces() {
+        let ops = [
+            ("gfp_kernel", 738.0),
+            ("push", 60.0),
+            ("kfree_rcu", 120.0),
+            ("try_push", 1.0),
+        ];
+        let after: Counts = ops.map(|(op, n)| (op.to_owned(), n)).into();
+        let tables = tables(&Counts::new(), &after);
+        let ops: Vec<_> = tables[0].1.iter().map(|row| row[0].as_str()).collect();
+        assert_eq!(ops, ["gfp_kernel", "try_push"]);
+        let (header, rows, left) = &tables[1];
+        let text = markdown(header, rows, *left);
+        let want =
+            "| --- | --- | ---: | ---: | ---: |\n| push | kfree_rcu | 60.00 | 120.00 | 0.50 |\n";
+        assert!(text.ends_with(want), "{text}");
+        assert_eq!(super::tables(&Counts::new(), &Counts::new()), []);
     }
 
     #[test]
