@@ -242,7 +242,6 @@ impl Guest {
 pub mod tests {
     use super::*;
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
 
     const LONG: Duration = Duration::from_secs(60);
@@ -259,8 +258,14 @@ pub mod tests {
     /// Its virtme-ng is a shell script.
     pub fn guest(dir: &Path, script: &str) -> Guest {
         let vng = dir.join("vng");
-        fs::write(&vng, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&vng, fs::Permissions::from_mode(0o755)).unwrap();
+        // Not by this process: a child that a test beside this one starts would have the file open for
+        // writing for a moment, and keep it from being run.
+        let written = Command::new("sh")
+            .args(["-c", "printf %s \"$1\" >\"$0\" && chmod +x \"$0\""])
+            .arg(&vng)
+            .arg(format!("#!/bin/sh\n{script}\n"))
+            .status();
+        assert!(written.unwrap().success());
         Guest {
             vng,
             arch: Arch::X86,
