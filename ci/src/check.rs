@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use regex::Regex;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 pub fn run(job: &Job) -> Result<()> {
     setup::ensure(&job.cache, Need::Check, job.yes)?;
@@ -193,7 +193,7 @@ fn rustfmt(job: &Job, pristine: &Path) -> Result<()> {
     command
         .args(["--check", "--edition", "2021", "--config-path"])
         .arg(pristine.join(".rustfmt.toml"));
-    let out = capture(command.args(files))?;
+    let out = capture(command.args(files), Stdio::null())?;
     ensure!(
         out.status.success(),
         "{}{}",
@@ -278,7 +278,7 @@ fn checkpatch(pristine: &Path, patch: &Path) -> Result<()> {
         ])
         .arg(format!("--root={}", pristine.display()))
         .arg(patch);
-    let out = capture(&mut perl)?;
+    let out = capture(&mut perl, Stdio::null())?;
     let text =
         String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
     ensure!(

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 
 const CASES: &str = "rust-module/compile_fail";
 const MESSAGE: &str = "//! Must fail: ";
@@ -46,7 +47,7 @@ pub fn check(
     let object = |name: &str| format!("{CASES}/{name}.o");
     let compile = |objects: Vec<String>| -> Result<(bool, String)> {
         let mut make = module_make(cache, &build.dir, arch, &source, &out);
-        let output = capture(make.arg("--keep-going").args(objects))?;
+        let output = capture(make.arg("--keep-going").args(objects), Stdio::null())?;
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         Ok((output.status.success(), errors))
     };

@@ -122,9 +122,14 @@ pub fn run_lines(command: &mut Command, mut sink: impl FnMut(&str)) -> Result<Ex
     Ok(status)
 }
 
-/// Runs `command` to its end and returns what it wrote; its stdin is the caller's to set.
-pub fn capture(command: &mut Command) -> Result<Output> {
-    let mut group = Group::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+/// Runs `command` to its end and returns what it wrote. Never with a terminal to read from, which
+/// stops a group that is not the terminal's own.
+pub fn capture(command: &mut Command, stdin: impl Into<Stdio>) -> Result<Output> {
+    command
+        .stdin(stdin)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut group = Group::spawn(command)?;
     let mut errors = group.child.stderr.take().context("stderr is a pipe")?;
     // Both at once, or a command that fills the one pipe would wait for a reader of the other.
     let reader = std::thread::spawn(move || {
@@ -146,7 +151,7 @@ pub fn capture(command: &mut Command) -> Result<Output> {
 
 /// Runs `command` and returns its stdout; its stderr becomes part of the error.
 pub fn output(command: &mut Command) -> Result<String> {
-    let out = capture(command.stdin(Stdio::null()))?;
+    let out = capture(command, Stdio::null())?;
     succeeded(command, &out)
 }
 
@@ -217,11 +222,11 @@ pub mod tests {
         alone("proc::tests::ctrl_c_ends_what_an_output_waits_for", || {
             install_handler().unwrap();
             let me = std::process::id();
-            let script = format!("setsid kill -INT {me} & exec sleep 1000");
+            let script = format!("setsid kill -INT {me} & exec sleep 30");
             let start = std::time::Instant::now();
             let e = output(Command::new("sh").args(["-c", &script])).unwrap_err();
             assert_eq!(crate::exit::stage(&e), Some(Exit::Interrupted));
-            assert!(start.elapsed().as_secs() < 100);
+            assert!(start.elapsed().as_secs() < 15);
         });
     }
 
@@ -232,7 +237,7 @@ pub mod tests {
             || {
                 let dir = tempfile::tempdir().unwrap();
                 let started = dir.path().join("started");
-                let script = format!("touch {}; exec sleep 1000", started.display());
+                let script = format!("touch {}; exec sleep 30", started.display());
                 // The list is held up, as if the handler had just gone through it.
                 let list = GROUPS.lock().unwrap();
                 let run = std::thread::spawn(move || {
@@ -242,8 +247,10 @@ pub mod tests {
                     std::thread::sleep(std::time::Duration::from_millis(10));
                 }
                 interrupt();
+                let start = std::time::Instant::now();
                 drop(list);
                 assert!(run.join().unwrap());
+                assert!(start.elapsed().as_secs() < 15);
             },
         );
     }

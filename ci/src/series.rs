@@ -366,7 +366,7 @@ fn patch(dir: &Path, patch: &Patch, reverse: bool) -> Result<()> {
             std::path::absolute(&patch.path)?.display()
         ))
         .current_dir(dir);
-    let out = capture(command.stdin(Stdio::null()))?;
+    let out = capture(&mut command, Stdio::null())?;
     if !out.status.success() {
         bail!("{}", String::from_utf8_lossy(&out.stdout).trim());
     }
@@ -377,7 +377,7 @@ fn patch_id(dir: &Path, text: &[u8]) -> Result<String> {
     let mut file = tempfile::tempfile()?;
     std::io::Write::write_all(&mut file, text)?;
     std::io::Seek::rewind(&mut file)?;
-    let out = capture(git(dir).args(["patch-id", "--stable"]).stdin(file))?;
+    let out = capture(git(dir).args(["patch-id", "--stable"]), file)?;
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     text.split_whitespace()
         .next()

@@ -514,7 +514,7 @@ mod tests {
             sh.arg(scripts.join("bootstrap.sh"))
                 .env("PATH", &bin)
                 .env("NOLOCKS_CACHE", dir.path().join("cache"));
-            let out = proc::capture(&mut sh).unwrap();
+            let out = proc::capture(&mut sh, std::process::Stdio::null()).unwrap();
             assert_eq!(out.status.code(), Some(10));
             String::from_utf8(out.stderr).unwrap()
         };
