@@ -64,6 +64,18 @@ impl Build {
         self.dir.join("nolocks-stamp.json")
     }
 
+    /// The MiB that it still takes.
+    fn needs(&self) -> u64 {
+        if self.done() {
+            0
+        } else if self.dir.join("vmlinux").exists() {
+            // make replaces what is there.
+            300
+        } else {
+            1000
+        }
+    }
+
     fn done(&self) -> bool {
         cache::read_json::<Stamp>(&self.stamp_file()).as_ref() == Some(&self.stamp)
     }
@@ -106,18 +118,6 @@ impl Plan<'_> {
         })
     }
 
-    /// The MiB that the build still takes.
-    fn needs(&self, cache: &Cache, source: &Prepared) -> Result<u64> {
-        let build = self.place(cache, source)?;
-        // make replaces what is there already.
-        let first = !build.dir.join("vmlinux").exists();
-        Ok(match (build.done(), first) {
-            (true, _) => 0,
-            (false, true) => 1000,
-            (false, false) => 300,
-        })
-    }
-
     pub fn build(&self, cache: &Cache, source: &Prepared) -> Result<Build> {
         let mut build = self.place(cache, source)?;
         let name = build.dir.file_name().context("a build folder has a name")?;
@@ -125,7 +125,7 @@ impl Plan<'_> {
         if build.done() {
             return Ok(build);
         }
-        cache.need_space("a kernel build", self.needs(cache, source)?)?;
+        cache.need_space("a kernel build", build.needs())?;
         let _ = fs::remove_file(build.stamp_file());
         self.configure(cache, source, &build)?;
         self.compile(cache, source, &build)?;
@@ -508,7 +508,7 @@ pub fn lanes(
     // All at once: the last one is built long after the first.
     let mut need = 0;
     for lane in &lanes {
-        need += planned(lane, fragment, |plan| plan.needs(cache, source))?;
+        need += planned(lane, fragment, |plan| plan.place(cache, source))?.needs();
     }
     cache.need_space("building the kernels", need)?;
     lanes
@@ -626,8 +626,8 @@ mod tests {
             goals: &[],
             extra: &[],
         };
-        let needs = || plan.needs(&cache, &source).unwrap();
         let build = plan.place(&cache, &source).unwrap();
+        let needs = || build.needs();
         let first = needs();
         fs::write(build.dir.join("vmlinux"), "").unwrap();
         assert!(0 < needs() && needs() < first);
