@@ -212,6 +212,19 @@ pub mod tests {
         assert!(out.status.success() && text.contains("1 passed"), "{text}");
     }
 
+    /// Not written by this process: a child that a test beside this one starts would have the file
+    /// open for writing for a moment, and keep it from being run.
+    pub fn script(file: &std::path::Path, text: &str) {
+        let mut sh = Command::new("sh");
+        sh.args([
+            "-c",
+            "printf '#!/bin/sh\\n%s\\n' \"$1\" >\"$0\" && chmod +x \"$0\"",
+        ])
+        .arg(file)
+        .arg(text);
+        complete(&mut sh).unwrap();
+    }
+
     /// As Ctrl-C does it.
     pub fn interrupt() {
         INTERRUPTS.fetch_add(1, Ordering::SeqCst);

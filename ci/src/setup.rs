@@ -437,6 +437,7 @@ pub fn versions(cache: &Cache, qemu: &str) -> serde_json::Value {
 mod tests {
     use super::*;
     use crate::exit::stage;
+    use crate::proc::tests::script;
 
     #[test]
     fn only_what_is_needed_and_absent_is_missing() {
@@ -481,12 +482,6 @@ mod tests {
         );
     }
 
-    fn program(file: &Path, text: &str) {
-        use std::os::unix::fs::PermissionsExt;
-        fs::write(file, format!("#!/bin/sh\n{text}\n")).unwrap();
-        fs::set_permissions(file, fs::Permissions::from_mode(0o755)).unwrap();
-    }
-
     #[test]
     fn bootstrap_takes_no_cargo_that_is_too_old() {
         let dir = tempfile::tempdir().unwrap();
@@ -506,7 +501,7 @@ mod tests {
             std::os::unix::fs::symlink(which::which(tool).unwrap(), bin.join(tool)).unwrap();
         }
         let run = |version: &str| {
-            program(
+            script(
                 &bin.join("cargo"),
                 &format!("[ $1 = --version ] && echo 'cargo {version}'"),
             );
@@ -528,10 +523,12 @@ mod tests {
     fn a_cargo_that_cannot_format_is_a_matter_of_setup() {
         let dir = tempfile::tempdir().unwrap();
         let cargo = dir.path().join("cargo");
-        let script = |text: &str| program(&cargo, text);
-        script("exit 0");
+        script(&cargo, "exit 0");
         cargo_has(&cargo).unwrap();
-        script("[ $1 = fmt ] || { echo no such command >&2; exit 1; }");
+        script(
+            &cargo,
+            "[ $1 = fmt ] || { echo no such command >&2; exit 1; }",
+        );
         let e = cargo_has(&cargo).unwrap_err();
         assert_eq!(stage(&e), Some(Exit::Setup));
         assert!(
