@@ -113,7 +113,8 @@ pub fn green(
     tally: &mut Tally,
 ) -> Result<Seen> {
     let name = &lane.name;
-    let main = machine(name, lane, &lane.kunit, folder, outcome, tally)?;
+    let kunit = (&lane.kunit, &Skips::new());
+    let main = machine(name, lane, kunit, folder, outcome, tally)?;
     let mut seen = Seen {
         main,
         suite: None,
@@ -160,7 +161,8 @@ pub fn quiet(
     tally: &mut Tally,
 ) -> Result<BootReport> {
     let name = format!("{}: boot {}", lane.name, boot.name);
-    let seen = machine(&name, lane, &boot.kunit, folder, outcome, tally)?;
+    let kunit = (&boot.kunit, &boot.either);
+    let seen = machine(&name, lane, kunit, folder, outcome, tally)?;
     Ok(BootReport {
         name: boot.name.clone(),
         ..seen
@@ -171,7 +173,7 @@ pub fn quiet(
 fn machine(
     name: &str,
     lane: &Lane,
-    wanted: &Skips,
+    (wanted, either): (&Skips, &Skips),
     folder: &Path,
     outcome: &Outcome,
     tally: &mut Tally,
@@ -204,7 +206,12 @@ fn machine(
             Some(suite) => {
                 cases(name, suite, tally);
                 let all: Vec<&String> = lane::cases(&suite.name).iter().collect();
-                ran(&all, skips, suite)
+                let free = either.get(&suite.name).into_iter().flatten();
+                let free = suite.cases.iter().filter(|c| {
+                    c.status == Status::Skip && free.clone().any(|name| *name == c.name)
+                });
+                let skips = skips.iter().chain(free.map(|c| &c.name));
+                ran(&all, &skips.cloned().collect(), suite)
             }
             None => {
                 let names: Vec<&str> = kunit.iter().map(|s| s.name.as_str()).collect();
@@ -775,11 +782,16 @@ mod tests {
             name: "kunit-numa".into(),
             cmdline: Vec::new(),
             kunit: Skips::from([(SUITE.into(), BTreeSet::from([name.into()]))]),
+            either: Skips::from([(SUITE.into(), BTreeSet::from(["slots_zone_modifier".into()]))]),
         };
         let skipped = kunit().replace(&format!("{name}\n"), &format!("{name} # SKIP why\n"));
+        let skip =
+            |name: &str| skipped.replace(&format!("{name}\n"), &format!("{name} # SKIP why\n"));
         let silent = LOCKS.replace('1', "0");
         for (said, locks, kunit, green) in [
             ("", LOCKS, &skipped, true),
+            ("", LOCKS, &skip("slots_zone_modifier"), true),
+            ("", LOCKS, &skip("no_locks_zone_modifier"), false),
             ("", LOCKS, &kunit(), false),
             ("", silent.as_str(), &skipped, false),
             (SPLAT, LOCKS, &skipped, false),

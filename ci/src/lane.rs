@@ -128,6 +128,9 @@ pub struct Boot {
     /// On top of the lane's own.
     pub cmdline: Vec<String>,
     pub kunit: Skips,
+    /// Cases that run or not as the machine will have it.
+    #[serde(default)]
+    pub either: Skips,
 }
 
 /// A deliberate bug whose boot must come out red.
@@ -233,7 +236,8 @@ fn parse(text: &str) -> Result<Lane, (usize, String)> {
     }
     let stress = std::iter::once((STRESS, &lane.skips));
     let queue = lane.queue.iter().map(|q| (QUEUE, &q.skips));
-    let booted = std::iter::once(&lane.kunit).chain(lane.boots.iter().map(|b| &b.kunit));
+    let booted =
+        std::iter::once(&lane.kunit).chain(lane.boots.iter().flat_map(|b| [&b.kunit, &b.either]));
     let kunit = booted
         .flatten()
         .map(|(suite, skips)| (suite.as_str(), skips));
