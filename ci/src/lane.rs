@@ -417,7 +417,10 @@ mod tests {
                 "x86_64-ftrace",
                 [&[KERNEL][..], &LEDGER, &["failed-trylock"]].concat(),
             ),
-            ("x86_64-kasan", all(&[KERNEL])),
+            (
+                "x86_64-kasan",
+                [&[KERNEL][..], &LEDGER, &QUEUE[1..]].concat(),
+            ),
             ("x86_64-lockdep", lockdep),
             ("x86_64-rt", rt),
             ("x86_64-up", vec![ATOMIC, KERNEL]),
