@@ -57,11 +57,11 @@ use crate::{
     sysctl,
     threads,
     tick,
+    vm,
     Config, //
 };
 
 extern "C" {
-    fn nolocks_drain_pcp_lists() -> bool;
     fn nolocks_init_on_alloc_or_free() -> bool;
 }
 
@@ -580,8 +580,7 @@ fn bursts(env: &Env) -> Result<Outcome> {
             for exponent in 0..=LARGEST_BURST.ilog2() {
                 let size = 1 << exponent;
                 let _pinned = Pinned::new();
-                // SAFETY: This is a task that may sleep.
-                undrained += u32::from(!unsafe { nolocks_drain_pcp_lists() });
+                undrained += u32::from(!vm::drain_pcp_lists());
                 env.fill_slots()?;
                 let obtained = desk.obtain(ctx, api, NoLocksFlags::NONE, size);
                 desk.free(ctx);

@@ -23,13 +23,15 @@ use crate::{
         PATIENCE, //
     },
     ktap::Outcome,
-    vm::Events, //
+    vm::{
+        self,
+        Events, //
+    }, //
 };
 
 extern "C" {
     fn nolocks_charged_pages() -> c_long;
     fn nolocks_charge_slack() -> c_long;
-    fn nolocks_drain_pcp_lists() -> bool;
 }
 
 /// Uncharging takes locks, so the worker has to do it unless the caller is preemptible, where it
@@ -81,8 +83,7 @@ pub(crate) fn charged(env: &Env) -> Result<Outcome> {
         let deferred = Events::now().deferred() - before;
 
         // Every drain frees what was left to the worker, but for what the worker has begun with.
-        // SAFETY: This is a task that may sleep.
-        unsafe { nolocks_drain_pcp_lists() };
+        vm::drain_pcp_lists();
         let returned = wait_for(|| charge() - first <= slack);
         pr_info!(
             "# charged: context={name} pages={pages} charged={charged} deferred={deferred} left={}\n",

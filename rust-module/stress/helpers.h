@@ -32,11 +32,14 @@ bool nolocks_init_on_alloc_or_free(void);
 unsigned int nolocks_online_cpu(unsigned int nth);
 unsigned int nolocks_online_cpus(void);
 
-bool nolocks_drain_pcp_lists(void);
-int nolocks_remove_cpu(unsigned int cpu);
-int nolocks_add_cpu(unsigned int cpu);
-u64 nolocks_use_memory(void);
 unsigned int nolocks_in_slots(unsigned int cpu);
+unsigned int nolocks_in_all_slots(void);
+bool nolocks_is_deferring(void);
+unsigned int nolocks_zones(int nid);
+unsigned long nolocks_page_pfn(struct page *page);
+unsigned int nolocks_page_zone(struct page *page);
+unsigned long nolocks_page_block(void);
+int nolocks_this_node(void);
 long nolocks_charged_pages(void);
 long nolocks_charge_slack(void);
 

@@ -3,6 +3,7 @@
 //! CPUs and memory that go and come back while the others allocate.
 
 use kernel::{
+    bindings,
     prelude::*,
     str::CString,
     sync::{
@@ -26,7 +27,10 @@ use crate::{
         Stat,
         DEPTH, //
     },
-    context::Pinned,
+    context::{
+        breathe,
+        Pinned, //
+    },
     ktap::Outcome,
     threads,
     vm::{
@@ -35,10 +39,52 @@ use crate::{
     }, //
 };
 
-extern "C" {
-    fn nolocks_remove_cpu(cpu: c_uint) -> c_int;
-    fn nolocks_add_cpu(cpu: c_uint) -> c_int;
-    fn nolocks_use_memory() -> u64;
+/// Takes a CPU offline, or brings it back. By a task that may sleep, on another CPU.
+#[cfg(CONFIG_HOTPLUG_CPU)]
+fn set_cpu(cpu: u32, online: bool) -> Result {
+    // SAFETY: Both take any number and check it.
+    kernel::error::to_result(unsafe {
+        if online {
+            bindings::add_cpu(cpu)
+        } else {
+            bindings::remove_cpu(cpu)
+        }
+    })
+}
+
+#[cfg(not(CONFIG_HOTPLUG_CPU))]
+fn set_cpu(_cpu: u32, _online: bool) -> Result {
+    Err(EOPNOTSUPP)
+}
+
+/// Uses all memory that can be had without reclaiming it, for a moment, and says how many pages
+/// that were. By a task that may sleep.
+fn use_memory() -> Result<u64> {
+    const GFP: bindings::gfp_t = bindings::GFP_NOWAIT | bindings::__GFP_NOWARN;
+    /// Blocks at most, which is more than there are as long as memory is not all in pieces.
+    const ROOM: usize = 1 << 17;
+    // Not a list in the blocks: what nobody writes to costs a guest's host no memory.
+    let mut blocks = KVVec::with_capacity(ROOM, GFP_KERNEL)?;
+    let mut used = 0;
+
+    for order in (0..=bindings::MAX_PAGE_ORDER).rev() {
+        while blocks.len() < ROOM {
+            // SAFETY: This is a task.
+            let page = unsafe { bindings::alloc_pages(GFP, order) };
+            if page.is_null() {
+                break;
+            }
+            blocks.push_within_capacity((page, order))?;
+            used += 1 << order;
+            breathe();
+        }
+    }
+    for (page, order) in blocks.iter().rev() {
+        // SAFETY: Obtained above with this order, and freed once.
+        unsafe { bindings::__free_pages(*page, *order) };
+        breathe();
+    }
+    Ok(used)
 }
 
 /// What a CPU left in its slots, and what it has when it is back.
@@ -55,7 +101,7 @@ pub(crate) fn cpu(env: &Env) -> Result<Outcome> {
     let cpus = threads::online_cpus().get();
     let victim = threads::cpu_of(cpus - 1);
     let seen = [const { SetOnce::new() }; ROUNDS];
-    let refused = Atomic::new(0);
+    let refused = Atomic::new(false);
     let corrupt = CORRUPT.load(Relaxed);
 
     if cpus < 2 {
@@ -65,15 +111,12 @@ pub(crate) fn cpu(env: &Env) -> Result<Outcome> {
         for round in &seen {
             env.fill_slots()?;
             let before = vm::in_slots(victim);
-            // SAFETY: This is a task that may sleep, on another CPU.
-            let err = unsafe { nolocks_remove_cpu(victim) };
-            if err != 0 {
-                refused.store(err, Relaxed);
+            if set_cpu(victim, false).is_err() {
+                refused.store(true, Relaxed);
                 return Ok(());
             }
             let offline = vm::in_slots(victim);
-            // SAFETY: As above.
-            kernel::error::to_result(unsafe { nolocks_add_cpu(victim) })?;
+            set_cpu(victim, true)?;
             env.fill_slots()?;
             round.populate(Seen {
                 before,
@@ -87,7 +130,7 @@ pub(crate) fn cpu(env: &Env) -> Result<Outcome> {
         nmi.renew()?;
     }
 
-    if refused.load(Relaxed) != 0 {
+    if refused.load(Relaxed) {
         return Ok(Outcome::Skipped("the kernel takes no CPU offline here"));
     }
     let mut outcome = Outcome::Passed;
@@ -193,8 +236,7 @@ pub(crate) fn pressure(env: &Env) -> Result<Outcome> {
 
     let stat = beside(env, cpus, &|| {
         for _ in 0..ROUNDS {
-            // SAFETY: This is a task that may sleep.
-            used.store(unsafe { nolocks_use_memory() }, Relaxed);
+            used.store(use_memory()?, Relaxed);
         }
         Ok(())
     })?;

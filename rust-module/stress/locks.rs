@@ -32,12 +32,9 @@ use crate::{
         CALLS,
         NAMED,
         VISITS, //
-    }, //
+    },
+    vm, //
 };
-
-extern "C" {
-    fn nolocks_drain_pcp_lists() -> bool;
-}
 
 /// An allocation and a free take pcp->lock once where they may, and nothing where they may not.
 pub(crate) fn locks(env: &Env) -> Result<Outcome> {
@@ -89,8 +86,7 @@ fn calibrate(oracle: &Oracle, desk: &mut Desk, ctx: Context, outcome: Outcome) -
             break;
         }
         let _pinned = Pinned::new();
-        // SAFETY: This is a task that may sleep.
-        unsafe { nolocks_drain_pcp_lists() };
+        vm::drain_pcp_lists();
         desk.site.run(ctx, || {
             let page = oracle.count(&mut refill, || {
                 Held::obtain_unmarked(Api::TryLock, NoLocksFlags::NONE)

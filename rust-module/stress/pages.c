@@ -4,8 +4,8 @@
  * not exported.
  */
 #include <linux/cma.h>
-#include <linux/cpu.h>
 #include <linux/dma-map-ops.h>
+#include <linux/llist.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 
@@ -16,69 +16,42 @@ bool nolocks_init_on_alloc_or_free(void)
 	return want_init_on_alloc(0) || want_init_on_free();
 }
 
-/* drain_all_pages() is not exported, but isolating a pageblock calls it. */
-bool nolocks_drain_pcp_lists(void)
+/* pageblock_nr_pages, a macro of many meanings. */
+unsigned long nolocks_page_block(void)
 {
-#ifdef CONFIG_CONTIG_ALLOC
-	struct page *block = alloc_contig_pages(pageblock_nr_pages, GFP_KERNEL,
-						numa_mem_id(), NULL);
-
-	if (block)
-		free_contig_range(page_to_pfn(block), pageblock_nr_pages);
-	return block;
-#else
-	return false;
-#endif
+	return pageblock_nr_pages;
 }
 
-#ifdef CONFIG_HOTPLUG_CPU
-int nolocks_remove_cpu(unsigned int cpu)
+int nolocks_this_node(void)
 {
-	return remove_cpu(cpu);
+	return numa_node_id();
 }
 
-int nolocks_add_cpu(unsigned int cpu)
+unsigned long nolocks_page_pfn(struct page *page)
 {
-	return add_cpu(cpu);
-}
-#else
-int nolocks_remove_cpu(unsigned int cpu)
-{
-	return -EOPNOTSUPP;
+	return page_to_pfn(page);
 }
 
-int nolocks_add_cpu(unsigned int cpu)
+unsigned int nolocks_page_zone(struct page *page)
 {
-	return -EOPNOTSUPP;
+	return page_zonenum(page);
 }
-#endif
 
-/*
- * Uses all memory that can be had without reclaiming it, for a moment. Returns
- * how many pages that were.
- */
-u64 nolocks_use_memory(void)
+/* for_each_populated_zone() needs what is not exported. */
+#define nolocks_for_each_zone(zone, nid)				\
+	for (zone = NODE_DATA(nid)->node_zones;				\
+	     zone < NODE_DATA(nid)->node_zones + MAX_NR_ZONES; zone++)	\
+		if (populated_zone(zone))
+
+/* The zones of an online node that have memory, a bit for each. */
+unsigned int nolocks_zones(int nid)
 {
-	struct page *page, *next;
-	LIST_HEAD(pages);
-	u64 used = 0;
+	unsigned int zones = 0;
+	struct zone *zone;
 
-	for (int order = MAX_PAGE_ORDER; order >= 0; order--) {
-		while ((page = alloc_pages(GFP_NOWAIT | __GFP_NOWARN, order))) {
-			set_page_private(page, order);
-			list_add(&page->lru, &pages);
-			used += 1 << order;
-			cond_resched();
-		}
-	}
-	list_for_each_entry_safe(page, next, &pages, lru) {
-		unsigned int order = page_private(page);
-
-		set_page_private(page, 0);
-		__free_pages(page, order);
-		cond_resched();
-	}
-	return used;
+	nolocks_for_each_zone(zone, nid)
+		zones |= BIT(zone_idx(zone));
+	return zones;
 }
 
 /* In all zones. */
@@ -87,22 +60,44 @@ unsigned int nolocks_in_slots(unsigned int cpu)
 	unsigned int n = 0;
 
 #ifdef CONFIG_PAGE_SLOTS
-	for (int nid = 0; nid < MAX_NUMNODES; nid++) {
-		if (!node_online(nid))
-			continue;
-		for (int i = 0; i < MAX_NR_ZONES; i++) {
-			struct zone *zone = &NODE_DATA(nid)->node_zones[i];
-			struct per_cpu_pages *pcp;
+	struct zone *zone;
+	int nid;
 
-			if (!populated_zone(zone))
-				continue;
-			pcp = per_cpu_ptr(zone->per_cpu_pageset, cpu);
+	for_each_online_node(nid) {
+		nolocks_for_each_zone(zone, nid) {
+			struct per_cpu_pages *pcp =
+				per_cpu_ptr(zone->per_cpu_pageset, cpu);
+
 			for (int slot = 0; slot < PAGE_SLOTS_MAX; slot++)
 				n += !!READ_ONCE(pcp->slots[slot]);
 		}
 	}
 #endif
 	return n;
+}
+
+unsigned int nolocks_in_all_slots(void)
+{
+	unsigned int cpu, n = 0;
+
+	for_each_possible_cpu(cpu)
+		n += nolocks_in_slots(cpu);
+	return n;
+}
+
+/* Whether a page waits for the worker in any zone. */
+bool nolocks_is_deferring(void)
+{
+	struct zone *zone;
+	int nid;
+
+	for_each_online_node(nid) {
+		nolocks_for_each_zone(zone, nid) {
+			if (!llist_empty(&zone->deferred_free_pages))
+				return true;
+		}
+	}
+	return false;
 }
 
 #ifdef CONFIG_MEMCG

@@ -47,12 +47,9 @@ use crate::{
         },
         slots::PageSlots, //
     },
-    threads, //
+    threads,
+    vm, //
 };
-
-extern "C" {
-    fn nolocks_drain_pcp_lists() -> bool;
-}
 
 /// NMIs for each hit that is wanted after which a part counts as out of reach.
 const MOST: u32 = 2000;
@@ -135,8 +132,7 @@ impl Storm {
         while !self.is_over() {
             let _pinned = Pinned::new();
 
-            // SAFETY: This is a task that may sleep.
-            unsafe { nolocks_drain_pcp_lists() };
+            vm::drain_pcp_lists();
             env.fill_slots()?;
             for _ in 0..BURSTS {
                 for _ in 0..BEYOND {
@@ -163,8 +159,7 @@ impl Storm {
     fn empty_and_refill(&self, _env: &Env) -> Result {
         let mut desk = Desk::new(Self::ROOM)?;
 
-        // SAFETY: This is a task that may sleep.
-        unsafe { nolocks_drain_pcp_lists() };
+        vm::drain_pcp_lists();
         while !self.is_over() {
             let _pinned = Pinned::new();
             let pile = &mut desk.pile;

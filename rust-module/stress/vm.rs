@@ -10,14 +10,125 @@ use kernel::{
     prelude::*, //
 };
 
+use crate::{
+    api::Held,
+    nolocks::page::Zone, //
+};
+
+#[allow(
+    improper_ctypes,
+    reason = "bindgen's empty structs; only pointers cross"
+)]
 extern "C" {
     fn nolocks_in_slots(cpu: c_uint) -> c_uint;
+    fn nolocks_in_all_slots() -> c_uint;
+    fn nolocks_is_deferring() -> bool;
+    fn nolocks_this_node() -> c_int;
+    fn nolocks_zones(nid: c_int) -> c_uint;
+    fn nolocks_page_zone(page: *mut bindings::page) -> c_uint;
+    #[cfg(CONFIG_CONTIG_ALLOC)]
+    fn nolocks_page_block() -> c_ulong;
+    #[cfg(CONFIG_CONTIG_ALLOC)]
+    fn nolocks_page_pfn(page: *mut bindings::page) -> c_ulong;
+}
+
+const NORMAL: u32 = bindings::zone_type_ZONE_NORMAL;
+#[cfg(CONFIG_ZONE_DMA32)]
+const DMA32: u32 = bindings::zone_type_ZONE_DMA32;
+#[cfg(not(CONFIG_ZONE_DMA32))]
+const DMA32: u32 = NORMAL;
+#[cfg(CONFIG_ZONE_DMA)]
+const DMA: u32 = bindings::zone_type_ZONE_DMA;
+#[cfg(not(CONFIG_ZONE_DMA))]
+const DMA: u32 = NORMAL;
+
+/// This CPU's node. To be called pinned.
+pub(crate) fn this_node() -> i32 {
+    // SAFETY: Only reads a number.
+    unsafe { nolocks_this_node() }
+}
+
+/// The node and the zone that a page is of.
+pub(crate) fn place_of(held: &Held) -> (i32, u32) {
+    // SAFETY: The page is valid for as long as it is held.
+    unsafe {
+        (
+            bindings::page_to_nid(held.page()),
+            nolocks_page_zone(held.page()),
+        )
+    }
+}
+
+/// What a page of this CPU's node can be limited to, with the number of the highest zone that has
+/// memory and is within the limit, if any. To be called pinned.
+pub(crate) fn zones() -> [(Zone, Option<u32>); 3] {
+    // SAFETY: Only reads; the node of a CPU is online.
+    let zones = unsafe { nolocks_zones(this_node()) };
+
+    [
+        (Zone::Normal, NORMAL),
+        (Zone::Dma32, DMA32),
+        (Zone::Dma, DMA),
+    ]
+    .map(|(zone, limit)| (zone, (zones & ((2 << limit) - 1)).checked_ilog2()))
+}
+
+/// Empties the pcp lists and the slots of this CPU's node, on all CPUs. False if that could not be
+/// done in every zone. To be called pinned, by a task that may sleep.
+///
+/// `drain_all_pages()` is not exported, but who isolates a pageblock calls it, for that zone alone.
+#[cfg(CONFIG_CONTIG_ALLOC)]
+pub(crate) fn drain_pcp_lists() -> bool {
+    let mut last = None;
+    let mut drained = true;
+    // SAFETY: Only reads a number.
+    let block = unsafe { nolocks_page_block() };
+
+    for (zone, highest) in zones() {
+        if highest.is_none() || highest == last {
+            continue;
+        }
+        last = highest;
+        // SAFETY: This is a task that may sleep, and without a mask all nodes will do.
+        let page = unsafe {
+            bindings::alloc_contig_pages_noprof(
+                block,
+                bindings::GFP_KERNEL | zone as u32,
+                this_node(),
+                core::ptr::null_mut(),
+            )
+        };
+        if page.is_null() {
+            drained = false;
+        } else {
+            // SAFETY: Obtained above with that many pages, and freed once.
+            unsafe { bindings::free_contig_range(nolocks_page_pfn(page), block) };
+        }
+    }
+    drained
+}
+
+#[cfg(not(CONFIG_CONTIG_ALLOC))]
+pub(crate) fn drain_pcp_lists() -> bool {
+    false
 }
 
 /// How many pages are in the slots of a CPU, in all zones.
 pub(crate) fn in_slots(cpu: u32) -> usize {
     // SAFETY: Only reads, from any possible CPU.
     unsafe { nolocks_in_slots(cpu) as usize }
+}
+
+/// How many pages are in the slots of all CPUs, those that are offline included.
+pub(crate) fn in_all_slots() -> usize {
+    // SAFETY: Only reads.
+    unsafe { nolocks_in_all_slots() as usize }
+}
+
+/// Whether a page waits for the worker that frees what `free_pages_nolock()` could not.
+pub(crate) fn is_deferring() -> bool {
+    // SAFETY: Only reads.
+    unsafe { nolocks_is_deferring() }
 }
 
 /// The event counters of `/proc/vmstat`.
