@@ -2,7 +2,10 @@
 
 //! The allocators under test, and a page that remembers which one it came from.
 
-use core::ptr::NonNull;
+use core::{
+    mem::ManuallyDrop,
+    ptr::NonNull, //
+};
 
 use kernel::{
     bindings,
@@ -34,6 +37,8 @@ extern "C" {
 /// The ledger: what was obtained must have been freed in the end.
 pub(crate) static OBTAINED: Atomic<u64> = Atomic::new(0);
 pub(crate) static FREED: Atomic<u64> = Atomic::new(0);
+/// The part of [`OBTAINED`] for which the kernel has a count of its own: with `__GFP_NO_LOCKS`.
+pub(crate) static BY_FLAG: Atomic<u64> = Atomic::new(0);
 /// Pages in which somebody else's data was found.
 pub(crate) static CORRUPT: Atomic<u64> = Atomic::new(0);
 
@@ -77,8 +82,8 @@ impl Api {
 
 /// How a page is freed.
 enum Source {
-    /// With itself.
-    NoLocks(NoLocksPage),
+    /// By its own drop.
+    NoLocks(ManuallyDrop<NoLocksPage>),
     /// With `free_pages_nolock()`.
     TryLock(NonNull<bindings::page>),
     /// With `__free_pages()`.
@@ -137,7 +142,11 @@ impl Held {
     /// `flags` are for [`Api::NoLocks`] only.
     pub(crate) fn obtain_unmarked(api: Api, flags: NoLocksFlags) -> Option<Self> {
         let source = match api {
-            Api::NoLocks => Source::NoLocks(alloc_page_nolocks(flags).ok()?),
+            Api::NoLocks => {
+                let page = alloc_page_nolocks(flags).ok()?;
+                BY_FLAG.add(1, Relaxed);
+                Source::NoLocks(ManuallyDrop::new(page))
+            }
             // SAFETY: May be called in every context where `is_legal()`.
             Api::TryLock => Source::TryLock(NonNull::new(unsafe {
                 bindings::alloc_pages_nolock_noprof(0, bindings::NUMA_NO_NODE, 0)
@@ -181,11 +190,8 @@ impl Held {
     /// Frees the page with `__free_pages()`, and so to no slot. In a task that may sleep.
     pub(crate) fn free_as_usual(mut self) {
         if let Some(page) = NonNull::new(self.page()) {
-            // The old source must not free the page as well.
-            core::mem::forget(core::mem::replace(
-                &mut self.source,
-                Source::GfpNowait(page),
-            ));
+            // No source frees a page when it is replaced.
+            self.source = Source::GfpNowait(page);
         }
     }
 
@@ -227,16 +233,15 @@ impl Drop for Held {
         {
             CORRUPT.add(1, Relaxed);
         }
-        // Counted first: the page may be somebody else's once it is free.
-        FREED.add(1, Relaxed);
-        match &self.source {
-            // Dropped with `self`, right after this.
-            Source::NoLocks(_) => (),
+        match &mut self.source {
+            // SAFETY: Nobody uses the source after this.
+            Source::NoLocks(page) => unsafe { ManuallyDrop::drop(page) },
             // SAFETY: By the invariant this is the only reference; legal in every context.
             Source::TryLock(page) => unsafe { bindings::free_pages_nolock(page.as_ptr(), 0) },
             // SAFETY: As above, but legal only where `Api::GfpNowait` is; such pages stay there.
             Source::GfpNowait(page) => unsafe { bindings::__free_pages(page.as_ptr(), 0) },
         }
+        FREED.add(1, Relaxed);
     }
 }
 

@@ -12,7 +12,8 @@ use kernel::{
             ordering::Relaxed,
             Atomic, //
         },
-        SetOnce, //
+        new_mutex,
+        Mutex, //
     },
     time::{
         Delta,
@@ -39,10 +40,10 @@ use crate::{
     },
     hotplug,
     ktap::{
-        self,
         Case,
         Outcome, //
     },
+    ledger::Ledger,
     locks,
     nested,
     nolocks::{
@@ -100,13 +101,14 @@ pub(crate) const CASES: [Case<Env>; 27] = [
     ("memory_hotplug", hotplug::memory),
     ("pressure", hotplug::pressure),
     ("locks", locks::locks),
-    ("ledger", |_| Ok(ktap::ledger())),
+    ("ledger", ledger),
 ];
 
 /// What the cases share.
 pub(crate) struct Env {
     pub(crate) config: Config,
-    slots: SetOnce<PageSlots>,
+    slots: Pin<KBox<Mutex<Option<PageSlots>>>>,
+    ledger: Ledger,
     pub(crate) nmi: Option<Nmi>,
 }
 
@@ -119,7 +121,8 @@ impl Env {
         };
         Ok(Self {
             config,
-            slots: SetOnce::new(),
+            slots: KBox::pin_init(new_mutex!(None), GFP_KERNEL)?,
+            ledger: Ledger::open(),
             nmi,
         })
     }
@@ -135,13 +138,14 @@ impl Env {
 
     /// Fills the slots of all CPUs, for the first time or again.
     pub(crate) fn fill_slots(&self) -> Result {
-        let pages = match self.slots.as_ref() {
+        let mut slots = self.slots.lock();
+        let pages = match *slots {
             None => DEPTH as u32,
-            // Any registration fills them.
+            // Any registration fills them, and is then taken back.
             Some(_) => 1,
         };
         let claim = PageSlots::register(pages)?;
-        self.slots.populate(claim);
+        slots.get_or_insert(claim);
         Ok(())
     }
 }
@@ -316,6 +320,12 @@ fn unregistered(env: &Env) -> Result<Outcome> {
         );
     }
     Ok(desk.check(outcome))
+}
+
+/// Gives the slots up and draws the line.
+fn ledger(env: &Env) -> Result<Outcome> {
+    drop(env.slots.lock().take());
+    Ok(env.ledger.close())
 }
 
 fn context(env: &Env, ctx: Context) -> Result<Outcome> {

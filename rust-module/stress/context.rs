@@ -162,6 +162,20 @@ pub(crate) fn breathe() {
 /// When something counts as lost: long, because an emulated CPU may stand still for a while.
 pub(crate) const PATIENCE: Delta = Delta::from_secs(60);
 
+/// Waits until `done` says so, where the caller may sleep. False when it never did.
+#[allow(dead_code, reason = "not every module waits for the allocator")]
+pub(crate) fn wait_for(done: impl Fn() -> bool) -> bool {
+    let start = Instant::<Monotonic>::now();
+
+    while !done() {
+        if start.elapsed() > PATIENCE {
+            return false;
+        }
+        breathe();
+    }
+    true
+}
+
 /// Keeps the task on its CPU, and so on its pcp lists, but preemptible.
 pub(crate) struct Pinned(NotThreadSafe);
 

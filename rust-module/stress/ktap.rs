@@ -2,16 +2,7 @@
 
 //! The verdict, as KTAP on the kernel log.
 
-use kernel::{
-    prelude::*,
-    sync::atomic::ordering::Relaxed, //
-};
-
-use crate::api::{
-    CORRUPT,
-    FREED,
-    OBTAINED, //
-};
+use kernel::prelude::*;
 
 /// How a case ended.
 #[allow(dead_code, reason = "the controls skip nothing")]
@@ -68,18 +59,4 @@ pub(crate) fn run<E>(env: &E, cases: &[Case<E>], mask: u32, seed: u64) -> Result
     } else {
         Err(EIO)
     }
-}
-
-/// What was obtained until now must have been freed, with the owners' marks intact.
-pub(crate) fn ledger() -> Outcome {
-    let (obtained, freed) = (OBTAINED.load(Relaxed), FREED.load(Relaxed));
-    let corrupt = CORRUPT.load(Relaxed);
-
-    pr_info!("# ledger: obtained={obtained} freed={freed}\n");
-    Outcome::Passed
-        .check(obtained == freed, fmt!("the ledger does not balance"))
-        .check(
-            corrupt == 0,
-            fmt!("{corrupt} pages lost their owner's mark"),
-        )
 }

@@ -18,6 +18,7 @@ mod cma;
 mod context;
 mod hotplug;
 mod ktap;
+mod ledger;
 mod locks;
 mod nested;
 mod oracle;
