@@ -64,6 +64,19 @@ impl Api {
         }
     }
 
+    /// Whether it can have a page in `ctx` at all, where it is legal.
+    pub(crate) const fn has_any(self, ctx: Context) -> bool {
+        match self {
+            // It refuses a trylock that PREEMPT_RT cannot have there, or that UP could not fail.
+            Self::TryLock => match ctx {
+                Context::Nmi => cfg!(CONFIG_SMP) && !cfg!(CONFIG_PREEMPT_RT),
+                Context::Hardirq => !cfg!(CONFIG_PREEMPT_RT),
+                _ => true,
+            },
+            _ => true,
+        }
+    }
+
     /// Whether it may be called in `ctx` without a report from lockdep.
     pub(crate) const fn is_legal(self, ctx: Context) -> bool {
         match self {
