@@ -2,13 +2,7 @@
 
 //! Rule 8: a page charged to a memory cgroup is not left behind, wherever it is freed.
 
-use kernel::{
-    prelude::*,
-    time::{
-        Instant,
-        Monotonic, //
-    }, //
-};
+use kernel::prelude::*;
 
 use crate::{
     api::Held,
@@ -17,10 +11,9 @@ use crate::{
         Env, //
     },
     context::{
-        breathe,
+        wait_for,
         Context,
-        Pinned,
-        PATIENCE, //
+        Pinned, //
     },
     ktap::Outcome,
     vm::{
@@ -36,75 +29,72 @@ extern "C" {
 
 /// Uncharging takes locks, so the worker has to do it unless the caller is preemptible, where it
 /// may.
-fn is_deferred(ctx: Context) -> bool {
+pub(crate) fn is_deferred(ctx: Context) -> bool {
     !matches!(
         (ctx, cfg!(CONFIG_PREEMPT_RT)),
         (Context::Task, _) | (Context::Softirq, true)
     )
 }
 
-/// Waits until `done` says so. False when it never did.
-fn wait_for(done: impl Fn() -> bool) -> bool {
-    let start = Instant::<Monotonic>::now();
-
-    while !done() {
-        if start.elapsed() > PATIENCE {
-            return false;
-        }
-        breathe();
-    }
-    true
+/// Pages charged to this task's memory cgroup; none where that is the root, which is not charged.
+pub(crate) fn charge() -> Option<c_long> {
+    // SAFETY: Only reads this task's cgroup and its counter.
+    let charge = unsafe { nolocks_charged_pages() };
+    (charge >= 0).then_some(charge)
 }
 
 pub(crate) fn charged(env: &Env) -> Result<Outcome> {
-    // SAFETY: Only reads this task's cgroup and its counter.
-    let charge = || unsafe { nolocks_charged_pages() };
     // SAFETY: Only reads a number.
     let slack = unsafe { nolocks_charge_slack() };
     // More than the slack, or a charge that never comes back would not be seen.
     let pages = 2 * slack as usize;
     let mut desk = Desk::new(pages)?;
     let mut outcome = Outcome::Passed;
-    let first = charge();
-
-    if first < 0 {
+    let Some(first) = charge() else {
         return Ok(Outcome::Skipped("the root's memory cgroup is not charged"));
-    }
-    for ctx in env.contexts() {
-        let _pinned = Pinned::new();
-        let name = ctx.name();
+    };
+    let more = || charge().unwrap_or(first) - first;
 
-        for _ in 0..pages {
-            desk.pile.push(Held::obtain_as_usual(true).ok_or(ENOMEM)?);
-        }
-        let charged = charge() - first;
-        let before = Events::now().deferred();
-        desk.free(ctx);
-        let deferred = Events::now().deferred() - before;
+    // Every drain frees what was left to the worker, but for what the worker has begun with: only
+    // without one it is seen that the worker comes.
+    for (drain, by) in [(false, "worker"), (true, "drain")] {
+        for ctx in env.contexts() {
+            let _pinned = Pinned::new();
+            let name = ctx.name();
 
-        // Every drain frees what was left to the worker, but for what the worker has begun with.
-        vm::drain_pcp_lists();
-        let returned = wait_for(|| charge() - first <= slack);
-        pr_info!(
-            "# charged: context={name} pages={pages} charged={charged} deferred={deferred} left={}\n",
-            charge() - first
-        );
-        outcome = outcome
-            .check(
-                charged >= pages as c_long - slack,
-                fmt!("{name}: {charged} pages of {pages} were charged"),
-            )
-            .check(
-                !is_deferred(ctx) || deferred >= pages as u64,
-                fmt!("{name}: {deferred} pages of {pages} were left to the worker"),
-            )
-            .check(
-                returned,
-                fmt!(
-                    "{name}: {} pages are still charged, {slack} may be",
-                    charge() - first
-                ),
+            for _ in 0..pages {
+                desk.pile.push(Held::obtain_as_usual(true).ok_or(ENOMEM)?);
+            }
+            let charged = more();
+            let before = Events::now().deferred();
+            desk.free(ctx);
+            let deferred = Events::now().deferred() - before;
+
+            if drain {
+                vm::drain_pcp_lists();
+            }
+            let returned = wait_for(|| more() <= slack);
+            pr_info!(
+                "# charged: context={name} by={by} pages={pages} charged={charged} deferred={deferred} left={}\n",
+                more()
             );
+            outcome = outcome
+                .check(
+                    charged >= pages as c_long - slack,
+                    fmt!("{name}: {charged} pages of {pages} were charged"),
+                )
+                .check(
+                    !is_deferred(ctx) || deferred >= pages as u64,
+                    fmt!("{name}: {deferred} pages of {pages} were left to the worker"),
+                )
+                .check(
+                    returned,
+                    fmt!(
+                        "{name}: {} pages are still charged after the {by}, {slack} may be",
+                        more()
+                    ),
+                );
+        }
     }
     Ok(desk.check(outcome))
 }
