@@ -71,7 +71,7 @@ const PROMISED: usize = 32;
 /// What the slots are asked to hold: the burst that is promised in every context. The default of
 /// the `vm.page_slots` sysctl.
 pub(crate) const DEPTH: usize = 64;
-const LARGEST_BURST: usize = 4096;
+pub(crate) const LARGEST_BURST: usize = 4096;
 
 /// All cases, the first with bit 0.
 pub(crate) const CASES: [Case<Env>; 27] = [

@@ -112,6 +112,15 @@ impl Context {
         cfg!(CONFIG_SMP) && (!cfg!(CONFIG_PREEMPT_RT) || matches!(self, Self::Task | Self::Softirq))
     }
 
+    /// Whether an interrupt may come at any time.
+    #[allow(dead_code, reason = "not every module counts locks")]
+    pub(crate) const fn irqs_enabled(self) -> bool {
+        !matches!(
+            self,
+            Self::RawIrqsave | Self::Hardirq | Self::Nmi | Self::PiLock
+        )
+    }
+
     /// How many pages to obtain in one go, so that an NMI does not count as one that takes too
     /// long under emulation.
     pub(crate) const fn chunk(self, n: usize) -> usize {

@@ -11,7 +11,12 @@ use crate::{
     },
     cases::{
         Desk,
-        Env, //
+        Env,
+        LARGEST_BURST, //
+    },
+    charged::{
+        charge,
+        is_deferred, //
     },
     context::{
         breathe,
@@ -33,7 +38,10 @@ use crate::{
         NAMED,
         VISITS, //
     },
-    vm, //
+    vm::{
+        self,
+        Events, //
+    }, //
 };
 
 /// An allocation and a free take pcp->lock once where they may, and nothing where they may not.
@@ -46,12 +54,14 @@ pub(crate) fn locks(env: &Env) -> Result<Outcome> {
         }
         oracle => oracle?,
     };
-    let mut desk = Desk::new(WARM)?;
+    let mut desk = Desk::new(LARGEST_BURST)?;
     let mut outcome = Outcome::Passed;
 
     for ctx in env.contexts() {
         outcome = calibrate(&oracle, &mut desk, ctx, outcome)?;
         outcome = measure(env, &oracle, &mut desk, ctx, outcome)?;
+        outcome = fail(&oracle, &mut desk, ctx, outcome);
+        outcome = defer(env, &oracle, &mut desk, ctx, outcome)?;
         breathe();
     }
     Ok(desk.check(outcome))
@@ -88,9 +98,12 @@ fn calibrate(oracle: &Oracle, desk: &mut Desk, ctx: Context, outcome: Outcome) -
         let _pinned = Pinned::new();
         vm::drain_pcp_lists();
         desk.site.run(ctx, || {
-            let page = oracle.count(&mut refill, || {
-                Held::obtain_unmarked(Api::TryLock, NoLocksFlags::NONE)
-            });
+            let page = oracle.count_if(
+                &mut refill,
+                || Held::obtain_unmarked(Api::TryLock, NoLocksFlags::NONE),
+                // Somebody else may be at zone->lock.
+                |page| page.is_some() || !Api::TryLock.has_any(ctx),
+            );
             obtained += usize::from(page.is_some());
         });
     }
@@ -114,8 +127,19 @@ fn calibrate(oracle: &Oracle, desk: &mut Desk, ctx: Context, outcome: Outcome) -
             ),
         )
         .check(
-            obtained == 0 || refill.locks(|_| true) > refill.calls,
-            fmt!("{name}: mainline's refill was seen to take no more than one lock"),
+            !Api::TryLock.is_legal(ctx) || Api::TryLock.has_any(ctx) == (obtained != 0),
+            fmt!("{name}: mainline obtained {obtained} pages from empty lists"),
+        )
+        .check(
+            // Without SMP it goes past the lists, and takes zone->lock alone.
+            obtained == 0
+                || refill.calls >= REFILLS
+                    && refill.locks(|_| true) >= refill.calls + usize::from(cfg!(CONFIG_SMP)),
+            fmt!(
+                "{name}: mainline's refill was seen to take {} locks in {} calls",
+                refill.locks(|_| true),
+                refill.calls
+            ),
         ))
 }
 
@@ -140,10 +164,11 @@ fn measure(
         desk.warm(WARM)?;
         attempts += 1;
         desk.site.run(ctx, || {
-            // The first page out of the slots makes an irq_work ask for another, in the midst of
-            // the call where interrupts are enabled. That is once for a burst, before which the
-            // slots are full: a page freed during it finds room.
-            let _first = Held::obtain_unmarked(Api::NoLocks, NoLocksFlags::NONE);
+            // The first page out of the slots raises an irq_work. With interrupts enabled that runs
+            // in the midst of the call, which cannot be told from the locks that the call takes.
+            let _first = ctx
+                .irqs_enabled()
+                .then(|| Held::obtain_unmarked(Api::NoLocks, NoLocksFlags::NONE));
             let held = oracle.count(&mut alloc, || {
                 Held::obtain_unmarked(Api::NoLocks, NoLocksFlags::NONE)
             });
@@ -160,6 +185,91 @@ fn measure(
     );
     for (op, tally) in [("alloc", &alloc), ("free", &free)] {
         outcome = tally.check(ctx, op, outcome);
+    }
+    Ok(outcome)
+}
+
+/// An allocation that finds lists and slots empty takes no lock either, but pcp->lock once for each
+/// zone where it may.
+fn fail(oracle: &Oracle, desk: &mut Desk, ctx: Context, outcome: Outcome) -> Outcome {
+    let mut tally = Tally::new();
+
+    for _ in 0..CALLS {
+        if tally.calls >= CALLS {
+            break;
+        }
+        let _pinned = Pinned::new();
+        vm::drain_pcp_lists();
+        loop {
+            let pile = &mut desk.pile;
+            let mut obtained = 0;
+
+            // As many in one visit as an NMI is good for.
+            desk.site.run(ctx, || {
+                for _ in 0..CALLS {
+                    let page = oracle.count_if(
+                        &mut tally,
+                        || Held::obtain_unmarked(Api::NoLocks, NoLocksFlags::NONE),
+                        Option::is_none,
+                    );
+                    obtained += usize::from(page.and_then(|page| pile.push(page)).is_some());
+                }
+            });
+            if obtained < CALLS {
+                break;
+            }
+        }
+        desk.free(Context::Task);
+    }
+    tally.check_each(ctx, "fail", usize::MAX, outcome)
+}
+
+/// A page whose free is left to the worker takes no lock anywhere: a charged one, and where the
+/// trylock is forbidden one for which the slots have no room.
+fn defer(
+    env: &Env,
+    oracle: &Oracle,
+    desk: &mut Desk,
+    ctx: Context,
+    outcome: Outcome,
+) -> Result<Outcome> {
+    /// Pages for one visit.
+    const PAGES: usize = CALLS / 2;
+    let mut outcome = outcome;
+
+    for (op, charged, deferred) in [
+        ("free_charged", true, is_deferred(ctx) && charge().is_some()),
+        ("free_full", false, !ctx.trylock_allowed()),
+    ] {
+        let mut tally = Tally::new();
+        let before = Events::now().deferred();
+        let mut freed = 0;
+
+        for _ in 0..VISITS {
+            if tally.calls >= CALLS || !deferred {
+                break;
+            }
+            let _pinned = Pinned::new();
+            for _ in 0..PAGES {
+                desk.pile
+                    .push(Held::obtain_as_usual(charged).ok_or(ENOMEM)?);
+            }
+            env.fill_slots()?;
+            let pile = &mut desk.pile;
+            desk.site.run(ctx, || {
+                while let Some(held) = pile.pop() {
+                    oracle.count(&mut tally, || drop(held));
+                }
+            });
+            freed += PAGES as u64;
+        }
+        let left = Events::now().deferred() - before;
+        if deferred {
+            outcome = tally.check_each(ctx, op, 0, outcome).check(
+                left >= freed,
+                fmt!("{}: {op} left {left} pages of {freed}", ctx.name()),
+            );
+        }
     }
     Ok(outcome)
 }

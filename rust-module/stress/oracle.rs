@@ -126,6 +126,16 @@ impl Oracle {
     ///
     /// In any context, of a task that is pinned.
     pub(crate) fn count<T>(&self, tally: &mut Tally, func: impl FnOnce() -> T) -> T {
+        self.count_if(tally, func, |_| true)
+    }
+
+    /// As [`Self::count()`], for a call whose result `is_one` of those to be counted.
+    pub(crate) fn count_if<T>(
+        &self,
+        tally: &mut Tally,
+        func: impl FnOnce() -> T,
+        is_one: impl FnOnce(&T) -> bool,
+    ) -> T {
         let (cpu, task) = here();
 
         RECORDER.disturbed.store(false, Relaxed);
@@ -138,7 +148,7 @@ impl Oracle {
         let value = func();
         RECORDER.cpu.store(OFF, Relaxed);
 
-        if !RECORDER.disturbed.load(Relaxed) && switches() == before {
+        if !RECORDER.disturbed.load(Relaxed) && switches() == before && is_one(&value) {
             let taken = RECORDER.taken.load(Relaxed);
             tally.calls += 1;
             tally.lost += taken.saturating_sub(TAKEN);
@@ -212,10 +222,22 @@ impl Tally {
 
     /// An allocation or a free takes pcp->lock once where it may, and nothing where it may not.
     pub(crate) fn check(&self, ctx: Context, op: &str, outcome: Outcome) -> Outcome {
+        self.check_each(ctx, op, 1, outcome)
+    }
+
+    /// As [`Self::check()`], but where it may each call takes pcp->lock up to `most` times.
+    pub(crate) fn check_each(
+        &self,
+        ctx: Context,
+        op: &str,
+        most: usize,
+        outcome: Outcome,
+    ) -> Outcome {
         let name = ctx.name();
-        let expected = if ctx.trylock_allowed() { self.calls } else { 0 };
+        let most = if ctx.trylock_allowed() { most } else { 0 };
+        let expected = self.calls.saturating_mul(most);
         let pcp = self.locks(is_pcp_lock);
-        let inner = self.locks(|name| ctx.trylock_allowed() && is_wait_lock(name));
+        let inner = self.locks(is_wait_lock);
         let all = self.locks(|_| true);
 
         self.print(ctx, Api::NoLocks, op);
@@ -228,7 +250,10 @@ impl Tally {
                 ),
             )
             .check(
-                pcp == expected && all == pcp + inner,
+                // By its trylock and by its unlock.
+                (self.calls * most.min(1)..=expected).contains(&pcp)
+                    && inner <= 2 * pcp
+                    && all == pcp + inner,
                 fmt!(
                     "{name}: {op} tried pcp->lock {pcp} times of {expected}, and {all} locks in all"
                 ),
