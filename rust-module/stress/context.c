@@ -141,9 +141,11 @@ void nolocks_nmi_send(unsigned int cpu)
 #elif defined(CONFIG_ARM64_PSEUDO_NMI) && defined(CONFIG_PERF_EVENTS)
 /*
  * No pseudo-NMI can be sent by a module, but a counter's overflow is one. It
- * has to leave the CPU time between two of them, under emulation too.
+ * has to leave the CPU time between two of them, under emulation too, where a
+ * cycle is a nanosecond: the PMU's driver stops the counter while it handles
+ * the overflow, so that all of this is the interrupted code's.
  */
-#define NOLOCKS_NMI_CYCLES	200000
+#define NOLOCKS_NMI_CYCLES	100000
 
 static DEFINE_PER_CPU(struct perf_event *, nolocks_cycles);
 static DEFINE_PER_CPU(unsigned int, nolocks_cycles_users);

@@ -513,11 +513,102 @@ pub(crate) fn send_nmi(cpu: u32, func: &mut (dyn FnMut(usize) + Send)) -> bool {
     )
 }
 
+/// How much of a stack an NMI looks at: its own way to here, and what it has interrupted from a lock
+/// under `zone->lock` up to the worker.
+#[cfg(CONFIG_STACKTRACE)]
+const FRAMES: usize = 64;
+
+/// Calls `func` with what was interrupted at `ip`.
+#[cfg(CONFIG_STACKTRACE)]
+fn with_stack(ip: usize, func: impl FnOnce(&[usize])) {
+    let mut frames = [0; FRAMES];
+    // SAFETY: The array is as long as we say.
+    let n = unsafe { bindings::stack_trace_save(frames.as_mut_ptr(), FRAMES as c_uint, 0) };
+    let frames = frames.get(..n as usize).unwrap_or(&frames);
+
+    // `stack_trace_save_regs()`, which would leave out our own functions, is not exported.
+    match frames.iter().position(|frame| *frame == ip) {
+        Some(first) => func(&frames[first..]),
+        None => func(&[ip]),
+    }
+}
+
+#[cfg(not(CONFIG_STACKTRACE))]
+fn with_stack(ip: usize, func: impl FnOnce(&[usize])) {
+    func(&[ip]);
+}
+
+/// What every NMI on a CPU calls, as long as [`watch_nmis()`] has it do so.
+///
+/// # Invariants
+///
+/// `func` is null or points to a live function that nobody else calls. Its owner takes it out and
+/// has seen `busy` as 0 after that before it goes.
+struct Watch {
+    func: Atomic<*mut &'static mut (dyn FnMut(&[usize]) + Send)>,
+    busy: Atomic<u32>,
+}
+
+impl Watch {
+    /// To be called in an NMI on the CPU that it belongs to, with what was interrupted.
+    fn call(&self, ip: usize) -> bool {
+        // Full, as the owner's `xchg()` is: either it sees this or we do not see its function.
+        self.busy.xchg(1, Full);
+        let func = self.func.load(Acquire);
+        if !func.is_null() {
+            // SAFETY: By the invariant the function is live while we are `busy`, and ours alone:
+            // NMIs on one CPU do not nest.
+            with_stack(ip, unsafe { &mut **func });
+        }
+        self.busy.store(0, Release);
+        !func.is_null()
+    }
+}
+
+static WATCHES: [Watch; bindings::NR_CPUS as usize] = [const {
+    Watch {
+        // INVARIANT: Null.
+        func: Atomic::new(core::ptr::null_mut()),
+        busy: Atomic::new(0),
+    }
+}; bindings::NR_CPUS as usize];
+
+/// Calls `body`, and until it returns `func` in every NMI on `cpu`, with the functions that it has
+/// interrupted: the innermost's instruction pointer first, then where each returns to. Without
+/// `CONFIG_STACKTRACE` there is but the first.
+///
+/// One at a time for each CPU. Under the conditions of [`Nmis::new()`].
+#[allow(dead_code, reason = "not every module watches")]
+pub(crate) fn watch_nmis<T>(
+    cpu: u32,
+    mut func: &mut (dyn FnMut(&[usize]) + Send),
+    body: impl FnOnce() -> T,
+) -> T {
+    let watch = &WATCHES[cpu as usize];
+    let _nmis = Nmis::new(cpu);
+
+    // INVARIANT: `func` outlives the loop below, and is borrowed for as long.
+    watch.func.store((&raw mut func).cast(), Release);
+    let value = body();
+    watch.func.xchg(core::ptr::null_mut(), Full);
+    while watch.busy.load(Acquire) != 0 {
+        kernel::processor::cpu_relax();
+    }
+    value
+}
+
+/// Sends an NMI for [`watch_nmis()`], where they do not come by themselves.
+#[allow(dead_code, reason = "not every module watches")]
+pub(crate) fn kick_nmi(cpu: u32) {
+    // SAFETY: Under the conditions of `watch_nmis()` the CPU is online.
+    unsafe { nolocks_nmi_send(cpu) }
+}
+
 #[no_mangle]
 extern "C" fn nolocks_nmi_handler(ip: c_ulong) -> bool {
     // SAFETY: An NMI stays on its CPU.
-    let cpu = unsafe { bindings::raw_smp_processor_id() };
-    NMI_MAIL
-        .get(cpu as usize)
-        .is_some_and(|mail| mail.answer(ip))
+    let cpu = unsafe { bindings::raw_smp_processor_id() } as usize;
+    let answered = NMI_MAIL.get(cpu).is_some_and(|mail| mail.answer(ip));
+
+    WATCHES.get(cpu).is_some_and(|watch| watch.call(ip)) || answered
 }

@@ -2,6 +2,8 @@
 
 //! Allocations interrupted by others that allocate.
 
+use core::ops::Range;
+
 use kernel::{
     bindings,
     impl_has_hr_timer,
@@ -118,19 +120,38 @@ impl Hits {
 pub(crate) struct Symbol([u8; 256]);
 
 impl Symbol {
-    pub(crate) fn of(ip: usize) -> Self {
+    fn of(ip: usize) -> Self {
+        Self::print(c"%ps", ip)
+    }
+
+    /// `format` is `%p` and what makes it a symbol.
+    fn print(format: &CStr, ip: usize) -> Self {
         let mut name = [0; 256];
 
-        // SAFETY: The buffer is as long as we say, and `%ps` takes any address.
+        // SAFETY: The buffer is as long as we say, and such formats take any address.
         unsafe {
             bindings::scnprintf(
                 name.as_mut_ptr(),
                 name.len(),
-                c"%ps".as_char_ptr(),
+                format.as_char_ptr(),
                 ip as *const c_void,
             )
         };
         Self(name)
+    }
+
+    /// The function that `ip` is in, and all addresses of it; just this one if that is unknown.
+    pub(crate) fn with_range(ip: usize) -> (Self, Range<usize>) {
+        // As in "function+0x1c/0x120", perhaps with a module behind.
+        let full = Self::print(c"%pS", ip);
+        let hex = |bytes: &[u8]| usize::from_str_radix(str::from_utf8(bytes).ok()?, 16).ok();
+        let mut words = full.bytes().split(|byte| b"+/ ".contains(byte)).skip(1);
+        let mut next = || hex(words.next()?.strip_prefix(b"0x")?);
+        let range = match (next(), next()) {
+            (Some(offset), Some(size)) => ip - offset..ip - offset + size,
+            _ => ip..ip + 1,
+        };
+        (Self::of(ip), range)
     }
 
     fn bytes(&self) -> &[u8] {

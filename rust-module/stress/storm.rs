@@ -2,11 +2,17 @@
 
 //! NMIs until each part of the slots' code was hit often enough.
 
+use core::ops::Range;
+
 use kernel::{
     prelude::*,
     sync::{
         atomic::{
-            ordering::Relaxed,
+            ordering::{
+                Acquire,
+                Relaxed,
+                Release, //
+            },
             Atomic, //
         },
         SetOnce, //
@@ -32,9 +38,10 @@ use crate::{
     },
     context::{
         breathe,
-        send_nmi,
+        kick_nmi,
+        wait_for,
+        watch_nmis,
         Context,
-        Nmis,
         Pinned, //
     },
     ktap::Outcome,
@@ -52,35 +59,147 @@ use crate::{
 };
 
 /// NMIs for each hit that is wanted after which a part counts as out of reach.
-const MOST: u32 = 2000;
+const MOST: u32 = 200;
 /// Pages that an NMI asks for. Few, as most of the time should be the victim's.
 const BURST: usize = 1;
 
-/// A part of the slots' code, as the functions that it may be in.
+/// A part of the slots' code, and what counts as a hit inside it: an interrupted stack with one of
+/// its functions anywhere, be it in a lock that lockdep checks on behalf of a function they call.
 ///
-/// What the compiler inlines is part of another symbol, and a hit there counts: with interrupts
-/// disabled and no page on the lists there is little else in `alloc_frozen_page_no_locks()`.
+/// What the compiler has inlined is on no stack. Then there is the function that it is part of, of
+/// which only the instructions of its own count and not what it calls: for [`POP`] that is all of an
+/// allocation but for the lists, `prep_new_page()` and the tracepoint. The victim is there with
+/// interrupts disabled, and most of its attempts go through all the slots of all zones in vain: what
+/// it executes in that function is that search, but for a few instructions.
 struct Part {
     name: &'static str,
-    symbols: &'static [&'static str],
+    functions: &'static [&'static str],
+    hosts: &'static [&'static str],
 }
 
 const POP: Part = Part {
     name: "pop",
-    symbols: &[
-        "pcp_slots_pop",
-        "rmqueue_pcp_slots",
-        "alloc_frozen_page_no_locks",
-    ],
+    functions: &["pcp_slots_pop", "rmqueue_pcp_slots"],
+    hosts: &["alloc_frozen_page_no_locks"],
 };
 const PUSH: Part = Part {
     name: "push",
-    symbols: &["pcp_slots_push", "free_to_pcp_slots"],
+    functions: &["pcp_slots_push", "free_to_pcp_slots"],
+    hosts: &[],
 };
 const REFILL: Part = Part {
     name: "refill",
-    symbols: &["refill_pcp_slots", "page_slots_work_fn", "rmqueue_bulk"],
+    functions: &["refill_pcp_slots", "page_slots_fill", "page_slots_work_fn"],
+    // Who else called it is not known without a stack; the victim does not.
+    hosts: if cfg!(CONFIG_STACKTRACE) {
+        &[]
+    } else {
+        &["rmqueue_bulk"]
+    },
 };
+
+/// What is known of a function of the kernel.
+struct Function {
+    range: Range<usize>,
+    /// The parts, as bits, that it makes a hit of anywhere on the stack, and as the interrupted one.
+    anywhere: usize,
+    interrupted: usize,
+}
+
+/// The functions that were met, as it takes long to ask for each frame's name.
+struct Functions<'a> {
+    parts: &'a [Part],
+    known: KVVec<Function>,
+}
+
+impl Functions<'_> {
+    /// The function that `ip` is in.
+    fn at(&mut self, ip: usize) -> Result<&Function> {
+        let found = self.known.iter().position(|f| f.range.contains(&ip));
+        let index = match found {
+            Some(index) => index,
+            None => {
+                let (symbol, range) = Symbol::with_range(ip);
+                let bits = |of: fn(&Part) -> &'static [&'static str]| {
+                    self.parts
+                        .iter()
+                        .enumerate()
+                        .filter(|(_, part)| of(part).iter().any(|name| symbol.is(name)))
+                        .fold(0, |bits, (nth, _)| bits | 1 << nth)
+                };
+                let function = Function {
+                    range,
+                    anywhere: bits(|part| part.functions),
+                    interrupted: bits(|part| part.hosts),
+                };
+                self.known.push(function, GFP_KERNEL)?;
+                self.known.len() - 1
+            }
+        };
+        self.known.get(index).ok_or(EINVAL)
+    }
+
+    /// Whether such a stack is a hit inside the part.
+    fn is_inside(&mut self, part: usize, stack: impl Iterator<Item = usize>) -> Result<bool> {
+        for (nth, frame) in stack.enumerate() {
+            // Where a call returns to may be the next function already.
+            let function = self.at(frame - usize::from(nth != 0))?;
+            let parts = match nth {
+                0 => function.anywhere | function.interrupted,
+                _ => function.anywhere,
+            };
+            if parts & 1 << part != 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// What an NMI has interrupted, for the one who names the functions to look at.
+struct Record {
+    /// The part that the victim was at, or [`NONE`] while there is nothing to look at.
+    at: Atomic<usize>,
+    length: Atomic<usize>,
+    frames: [Atomic<usize>; Self::FRAMES],
+}
+
+impl Record {
+    const FRAMES: usize = 32;
+
+    fn new() -> Self {
+        Self {
+            at: Atomic::new(NONE),
+            length: Atomic::new(0),
+            frames: [const { Atomic::new(0) }; Self::FRAMES],
+        }
+    }
+
+    /// To be called in the NMI. The last one has to be looked at first, or this one is lost.
+    fn fill(&self, at: usize, frames: &[usize]) {
+        if self.at.load(Acquire) != NONE {
+            return;
+        }
+        for (slot, frame) in self.frames.iter().zip(frames) {
+            slot.store(*frame, Relaxed);
+        }
+        self.length.store(frames.len(), Relaxed);
+        self.at.store(at, Release);
+    }
+
+    /// Counts a hit if there is one.
+    fn look<const N: usize>(&self, functions: &mut Functions<'_>, hits: &mut [u32; N]) -> Result {
+        let at = self.at.load(Acquire);
+
+        if let Some(hits) = hits.get_mut(at) {
+            let length = self.length.load(Relaxed);
+            let stack = self.frames.iter().take(length).map(|f| f.load(Relaxed));
+            *hits += u32::from(functions.is_inside(at, stack)?);
+            self.at.store(NONE, Release);
+        }
+        Ok(())
+    }
+}
 
 /// At no part.
 const NONE: usize = usize::MAX;
@@ -91,6 +210,8 @@ struct Storm {
     /// The part that the victim is at, by number, or [`NONE`].
     doing: Atomic<usize>,
     over: Atomic<bool>,
+    nmis: Atomic<u32>,
+    record: Record,
     /// Pages for a third CPU to free: on the victim's own they would be back on its lists.
     #[pin]
     spent: RawSpinLock<Pile>,
@@ -109,6 +230,8 @@ impl Storm {
             pin_init!(Self {
                 doing: Atomic::new(NONE),
                 over: Atomic::new(false),
+                nmis: Atomic::new(0),
+                record: Record::new(),
                 spent <- new_raw_spin_lock!(spent, "nolocks_spent"),
             }),
             GFP_KERNEL,
@@ -123,9 +246,9 @@ impl Storm {
     /// where none is left to find, and where no room is, a search is longest, and whatever an NMI
     /// puts in or takes out meanwhile has to be found by it.
     fn empty_and_fill(&self, env: &Env) -> Result {
-        /// Attempts at the empty slots, and pages for the full ones.
+        // Attempts at the empty slots, and pages for the full ones.
         const BEYOND: usize = DEPTH;
-        /// Bursts until what has gathered on the lists is taken off again.
+        // Bursts until what has gathered on the lists is taken off again.
         const BURSTS: u32 = 64;
         let mut desk = Desk::new(Self::ROOM)?;
 
@@ -138,10 +261,11 @@ impl Storm {
                 for _ in 0..BEYOND {
                     desk.pile.push(Held::obtain_as_usual(false).ok_or(ENOMEM)?);
                 }
+                let attempts = vm::in_slots(threads::cpu_of(0)) + BEYOND;
                 let pile = &mut desk.pile;
                 desk.site.run(Context::RawIrqsave, || {
                     self.doing.store(0, Relaxed);
-                    pile.obtain(Api::NoLocks, NoLocksFlags::NONE, DEPTH + BEYOND);
+                    pile.obtain(Api::NoLocks, NoLocksFlags::NONE, attempts);
                     self.doing.store(1, Relaxed);
                     pile.free(Self::ROOM);
                     self.doing.store(NONE, Relaxed);
@@ -155,25 +279,23 @@ impl Storm {
         Ok(())
     }
 
-    /// Empties the slots and has the worker fill them again.
+    /// Empties the slots, fills them again, and does nothing else: the more of the time goes into that,
+    /// the more NMIs hit it. A worker is at it too, on any CPU, and so at the same slots.
     fn empty_and_refill(&self, _env: &Env) -> Result {
         let mut desk = Desk::new(Self::ROOM)?;
+        let _pinned = Pinned::new();
 
         vm::drain_pcp_lists();
+        // All the time, as a stack says by itself whether it is a hit.
+        self.doing.store(0, Relaxed);
         while !self.is_over() {
-            let _pinned = Pinned::new();
             let pile = &mut desk.pile;
-
             desk.site.run(Context::RawIrqsave, || {
                 while pile.obtain(Api::NoLocks, NoLocksFlags::NONE, 1) == 1 {}
             });
             core::mem::swap(&mut *self.spent.lock(), &mut desk.pile);
             desk.pile.free_as_usual();
-
-            self.doing.store(0, Relaxed);
-            let claim = PageSlots::register(1)?;
-            self.doing.store(NONE, Relaxed);
-            drop(claim);
+            drop(PageSlots::register(1)?);
         }
         Ok(())
     }
@@ -190,48 +312,61 @@ impl Storm {
         Ok(())
     }
 
-    /// Sends NMIs to `cpu` until each of `parts` has taken as many hits as wanted.
+    /// Has NMIs on `cpu` until each of `parts` has taken as many hits as wanted.
     fn send<const N: usize>(
         &self,
         cpu: u32,
         parts: &[Part; N],
         wanted: u32,
     ) -> Result<([u32; N], Stat)> {
-        let _nmis = Nmis::new(cpu);
+        let mut functions = Functions {
+            parts,
+            known: KVVec::new(),
+        };
         let mut hits = [0; N];
         let mut stat = Stat::default();
         let mut held = [const { None }; 2 * BURST];
-        let mut sent = 0;
-
-        while !self.is_over() && sent / MOST < wanted && hits.iter().any(|n| *n < wanted) {
+        let mut on_nmi = |frames: &[usize]| {
             let at = self.doing.load(Relaxed);
-            if hits.get(at).is_none_or(|n| *n >= wanted) {
+            if at != NONE {
+                self.record.fill(at, frames);
+            }
+            // Each page replaces, and so frees, one from the last NMI but one: the victim has
+            // run while it was held, and would have left its mark in it.
+            held.rotate_left(BURST);
+            for slot in held.iter_mut().take(BURST) {
+                *slot = Held::obtain(Api::NoLocks, NoLocksFlags::NONE);
+            }
+            stat.add(BURST, held.iter().take(BURST).flatten().count());
+            self.nmis.add(1, Relaxed);
+        };
+
+        watch_nmis(cpu, &mut on_nmi, || {
+            let nmis = || self.nmis.load(Relaxed);
+
+            while !self.is_over() && nmis() / MOST < wanted && hits.iter().any(|n| *n < wanted) {
+                // Where NMIs have to be sent it is done when they are of use.
+                if hits
+                    .get(self.doing.load(Relaxed))
+                    .is_some_and(|n| *n < wanted)
+                {
+                    let before = nmis();
+                    kick_nmi(cpu);
+                    if !wait_for(|| nmis() != before) {
+                        return Err(ETIMEDOUT);
+                    }
+                }
+                self.record.look(&mut functions, &mut hits)?;
                 breathe();
-                continue;
             }
-            let mut hit = 0;
-            let arrived = send_nmi(cpu, &mut |ip| {
-                if self.doing.load(Relaxed) == at {
-                    hit = ip;
-                }
-                // Each page replaces, and so frees, one from the last NMI but one: the victim has
-                // run while it was held, and would have left its mark in it.
-                held.rotate_left(BURST);
-                for slot in held.iter_mut().take(BURST) {
-                    *slot = Held::obtain(Api::NoLocks, NoLocksFlags::NONE);
-                }
-                stat.add(BURST, held.iter().take(BURST).flatten().count());
-            });
-            if !arrived {
-                return Err(ETIMEDOUT);
-            }
-            sent += 1;
-            let symbol = Symbol::of(hit);
-            hits[at] += u32::from(parts[at].symbols.iter().any(|name| symbol.is(name)));
-            breathe();
-        }
+            Ok(())
+        })?;
         for (part, hits) in parts.iter().zip(&hits) {
-            pr_info!("# storm: nmis={sent} part={} hits={hits}\n", part.name);
+            pr_info!(
+                "# storm: nmis={} part={} hits={hits}\n",
+                self.nmis.load(Relaxed),
+                part.name
+            );
         }
         Ok((hits, stat))
     }
