@@ -38,6 +38,7 @@ use crate::{
         Pinned,
         Site, //
     },
+    flags,
     hotplug,
     ktap::{
         Case,
@@ -74,7 +75,7 @@ pub(crate) const DEPTH: usize = 64;
 pub(crate) const LARGEST_BURST: usize = 4096;
 
 /// All cases, the first with bit 0.
-pub(crate) const CASES: [Case<Env>; 27] = [
+pub(crate) const CASES: [Case<Env>; 28] = [
     ("unregistered", unregistered),
     ("task", |env| context(env, Context::Task)),
     ("raw_irqsave", |env| context(env, Context::RawIrqsave)),
@@ -101,6 +102,7 @@ pub(crate) const CASES: [Case<Env>; 27] = [
     ("memory_hotplug", hotplug::memory),
     ("pressure", hotplug::pressure),
     ("locks", locks::locks),
+    ("flags", flags::flags),
     ("ledger", ledger),
 ];
 

@@ -16,6 +16,7 @@ mod cases;
 mod charged;
 mod cma;
 mod context;
+mod flags;
 mod hotplug;
 mod ktap;
 mod ledger;
