@@ -52,7 +52,8 @@ use nolocks::{
     raw_spin_lock::{
         new_raw_spin_lock,
         RawSpinLock, //
-    }, //
+    },
+    slots::PageSlots, //
 };
 use oracle::{
     Oracle,
@@ -152,13 +153,16 @@ fn sleep_under_raw_lock() -> Result {
 /// A page that is in no book but the kernel's.
 fn leaked(_: &()) -> Result<Outcome> {
     let ledger = Ledger::open();
+    let slots = PageSlots::register(1)?;
     let _lost = ManuallyDrop::new(alloc_page_nolocks(NoLocksFlags::NONE)?);
 
+    drop(slots);
     Ok(ledger.close())
 }
 
 fn handed_out_twice(_: &()) -> Result<Outcome> {
     let ledger = Ledger::open();
+    let slots = PageSlots::register(1)?;
     let held = Held::obtain(Api::NoLocks, NoLocksFlags::NONE).ok_or(ENOMEM)?;
     // SAFETY: The twin is forgotten before `held` goes, so the page is freed once.
     let mut twin = unsafe { core::ptr::read(&held) };
@@ -166,6 +170,7 @@ fn handed_out_twice(_: &()) -> Result<Outcome> {
     twin.mark();
     core::mem::forget(twin);
     drop(held);
+    drop(slots);
     Ok(ledger.close())
 }
 

@@ -104,7 +104,6 @@ impl Ticker {
             if self.waiting.load(Acquire) {
                 core::mem::swap(&mut *self.taken.lock(), &mut pages);
                 pages.free_as_usual();
-                fsleep(LOOK);
                 visit_buddy();
                 self.waiting.store(false, Release);
             }
