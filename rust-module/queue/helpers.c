@@ -20,6 +20,17 @@ void nolocks_queue_init_works(struct irq_work *irq_work,
 	INIT_RCU_WORK(rcu, on_grace_period);
 }
 
+/* Without SMP and preemption RCU is tiny, and both are inline functions. */
+void nolocks_queue_snapshot(struct rcu_gp_seq *snapshot)
+{
+	get_state_synchronize_rcu_full(snapshot);
+}
+
+bool nolocks_queue_elapsed(struct rcu_gp_seq *snapshot)
+{
+	return poll_state_synchronize_rcu_full(snapshot);
+}
+
 /* Nobody initialises an object for the queue. */
 static bool nolocks_queue_is_static_object(void *object)
 {
