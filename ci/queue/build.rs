@@ -60,6 +60,53 @@ const MUTANTS: &[Mutant] = &[
         "barrier_too_short",
         &[("    if left {\n        drain_all();\n", "    if left {\n")],
     ),
+    // The queue is dropped with what a destructor has pushed to a shard that was looked at before.
+    (
+        "finish_too_short",
+        &[
+            (
+                "        shards.iter().for_each(&drain);\n",
+                "        let left = shards.iter().fold(false, |left, shard| {\n            \
+                 drain(shard);\n            left | (done(shard) != pushed(shard))\n        });\n",
+            ),
+            (
+                "        if done == shards.iter().map(&pushed).sum() {\n",
+                "        if !left {\n",
+            ),
+        ],
+    ),
+    // A destructor may run between the two.
+    (
+        "books_backwards",
+        &[
+            (
+                "let done: u64 = shards.iter().map(&done).sum();",
+                "let pushed: u64 = shards.iter().map(&pushed).sum();",
+            ),
+            (
+                "if done == shards.iter().map(&pushed).sum() {",
+                "if pushed == shards.iter().map(&done).sum() {",
+            ),
+        ],
+    ),
+    // What was hurried is counted again at each scan.
+    (
+        "hurried_again",
+        &[("            shard.hurried = true;\n", "")],
+    ),
+    // The timer comes at each tick while an older list is in the way.
+    (
+        "restless",
+        &[("0 if is_blocked => P::PERIOD", "0 if is_blocked => 1")],
+    ),
+    // An object that was to be put in a block when the lock was taken.
+    (
+        "lost_when_locked",
+        &[(
+            "lock.try_with(put).unwrap_or(Pushed::Refused)",
+            "lock.try_with(put).unwrap_or(Pushed::Queued)",
+        )],
+    ),
 ];
 
 fn main() {

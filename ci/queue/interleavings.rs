@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Every interleaving of pushes, drains, grace periods and readers, in small.
+//! Pushes, drains, grace periods and readers, in small: every interleaving in which threads are
+//! preempted no more than [`PREEMPTIONS`] times. What they wait for does not count.
 
 use std::io::{stderr, Write};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -7,6 +8,8 @@ use std::sync::Arc;
 
 /// So that two objects make a block full.
 const CAPACITY: usize = 2;
+
+const PREEMPTIONS: usize = 3;
 
 macro_rules! variant {
     ($name:ident) => {
@@ -27,11 +30,14 @@ variant!(block_not_waited_for);
 variant!(list_not_waited_for);
 variant!(lost_wakeup);
 variant!(barrier_too_short);
+variant!(finish_too_short);
+variant!(books_backwards);
+variant!(lost_when_locked);
 
 fn explore(scene: fn()) {
     let count = Arc::new(AtomicUsize::new(0));
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
+    builder.preemption_bound = Some(PREEMPTIONS);
     let counted = count.clone();
     builder.check(move || {
         scene();
@@ -73,6 +79,16 @@ fn a_barrier_waits_for_what_was_pushed_before() {
 }
 
 #[test]
+fn what_destructors_push_is_waited_for() {
+    explore(faithful::children_and_finish);
+}
+
+#[test]
+fn a_try_that_fails_leaves_the_object_alone() {
+    explore(faithful::try_and_push);
+}
+
+#[test]
 fn a_snapshot_that_is_too_old_is_found() {
     found(snapshot_at_opening::reader_and_block, "Causality");
 }
@@ -95,4 +111,19 @@ fn a_lost_wakeup_is_found() {
 #[test]
 fn a_barrier_that_is_too_short_is_found() {
     found(barrier_too_short::barrier_and_drain, "left == right");
+}
+
+#[test]
+fn an_end_that_overlooks_a_shard_is_found() {
+    found(finish_too_short::children_and_finish, "left == right");
+}
+
+#[test]
+fn books_that_are_read_in_the_wrong_order_are_found() {
+    found(books_backwards::children_and_finish, "left == right");
+}
+
+#[test]
+fn an_object_that_a_failed_try_lost_is_found() {
+    found(lost_when_locked::try_and_push, "left == right");
 }

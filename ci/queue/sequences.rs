@@ -13,6 +13,10 @@ macro_rules! variant {
                 include!(concat!(env!("OUT_DIR"), "/", stringify!($name), ".rs"));
             }
             include!("sequences/model.rs");
+
+            pub mod families {
+                include!("sequences/families.rs");
+            }
         }
     };
 }
@@ -23,10 +27,19 @@ variant!(list_not_waited_for);
 variant!(lost_wakeup);
 variant!(late_wakeup);
 variant!(barrier_too_short);
+variant!(finish_too_short);
+variant!(hurried_again);
+variant!(restless);
+variant!(lost_when_locked);
 
 #[test]
 fn the_queue_does_what_the_model_does() {
     faithful::check("").unwrap();
+}
+
+#[test]
+fn what_destructors_push_is_waited_for() {
+    faithful::families::check().unwrap();
 }
 
 #[test]
@@ -57,4 +70,24 @@ fn a_late_wakeup_is_found() {
 #[test]
 fn a_barrier_that_is_too_short_is_found() {
     barrier_too_short::check("left by a barrier").unwrap_err();
+}
+
+#[test]
+fn an_end_that_overlooks_a_shard_is_found() {
+    finish_too_short::families::check().unwrap_err();
+}
+
+#[test]
+fn an_object_that_a_failed_try_lost_is_found() {
+    lost_when_locked::check("not Refused").unwrap_err();
+}
+
+#[test]
+fn an_object_that_is_hurried_again_is_found() {
+    hurried_again::check("shrunk").unwrap_err();
+}
+
+#[test]
+fn a_timer_that_does_not_rest_is_found() {
+    restless::check("rests").unwrap_err();
 }

@@ -31,7 +31,10 @@ use kernel::{
     page::PAGE_SIZE,
     prelude::*,
     sync::atomic::{
-        ordering::Relaxed,
+        ordering::{
+            Acquire,
+            Relaxed, //
+        },
         Atomic, //
     },
     types::ForeignOwnable, //
@@ -72,8 +75,13 @@ pub const CAPACITY: usize = PAGE_SIZE / size_of::<Object>() - 7;
 ///   snapshot.
 /// - `destroy` must leave the memory of the object to be freed.
 pub unsafe trait Policy: 'static {
-    /// Whether `destroy` does anything.
-    const DESTROYS: bool;
+    /// Whether an object may own other memory, so that kmemleak has to look for pointers in it.
+    const OWNS_MEMORY: bool;
+
+    /// Called before each step of [`Queue::new()`] that can fail, so that a test can have it fail.
+    fn step() -> Result {
+        Ok(())
+    }
 
     /// A page for a block, in any context.
     fn page() -> Option<NoLocksPage> {
@@ -81,12 +89,17 @@ pub unsafe trait Policy: 'static {
     }
 
     /// Whether the grace period is over.
-    fn elapsed(mut snapshot: bindings::rcu_gp_seq) -> bool {
-        // SAFETY: Only reads the local and RCU's own state.
-        unsafe { bindings::poll_state_synchronize_rcu_full(&mut snapshot) }
+    fn elapsed(snapshot: bindings::rcu_gp_seq) -> bool {
+        platform::elapsed(snapshot)
     }
 
     /// Runs the destructor of an object, if it has one, in a task that may sleep.
+    ///
+    /// That is one of the queue's workers, or whoever waits in `barrier()` or drops the queue, and it
+    /// holds a mutex of the queue's. So it may push, to this queue too, allocate, sleep, wait for a
+    /// grace period, and ask for `stats()`; but neither call `barrier()` nor drop a queue, of any
+    /// policy. It should not wait long, as the other objects of a CPU wait for it. One that always
+    /// pushes another object keeps the queue from ever being dropped.
     ///
     /// # Safety
     ///
@@ -113,7 +126,7 @@ pub struct Plain(());
 
 // SAFETY: The defaults ask RCU and run nothing.
 unsafe impl Policy for Plain {
-    const DESTROYS: bool = false;
+    const OWNS_MEMORY: bool = false;
 }
 
 // SAFETY: Dropping a `T` does nothing, or `CHECK` would not compile.
@@ -129,7 +142,7 @@ pub struct Destroy<T>(PhantomData<fn(T)>);
 
 // SAFETY: The defaults ask RCU, and a destructor does not free the memory that its object is in.
 unsafe impl<T: Send + 'static> Policy for Destroy<T> {
-    const DESTROYS: bool = needs_drop::<T>();
+    const OWNS_MEMORY: bool = needs_drop::<T>();
 
     unsafe fn destroy(object: Object) {
         // SAFETY: By the safety requirements this is a `T`, and nobody uses it after this. As `T` is
@@ -226,7 +239,7 @@ impl Default for BulkHead {
 ///
 /// # Safety
 ///
-/// `raw_head` must return the address of a field of the object.
+/// `raw_head` must return the address of a field of the object, aligned as its type asks.
 pub unsafe trait HasBulkHead {
     /// Where the head is.
     ///
@@ -239,9 +252,14 @@ pub unsafe trait HasBulkHead {
 /// Implements [`HasBulkHead`] for a type, of which it names the field.
 macro_rules! impl_has_bulk_head {
     (impl HasBulkHead for $type:ty { self.$field:ident }) => {
-        // SAFETY: The address is that of a field.
+        // SAFETY: The address is that of a field, to which there could be a reference.
         unsafe impl $crate::queue::HasBulkHead for $type {
             unsafe fn raw_head(object: *mut Self) -> *mut $crate::queue::BulkHead {
+                // Refuses a field that is found by `Deref`, in another object.
+                const _: usize = ::core::mem::offset_of!($type, $field);
+                // Refuses one that a packed type does not align.
+                // SAFETY: By the safety requirements.
+                let _ = unsafe { &(*object).$field };
                 // SAFETY: By the safety requirements.
                 unsafe { &raw mut (*object).$field }
             }
@@ -266,20 +284,24 @@ struct Shards<R: Policy> {
 
 impl<R: Policy> Shards<R> {
     fn new(name: &CStr) -> Result<Self> {
+        R::step()?;
         let workqueue = Workqueue::new(name)?;
+        R::step()?;
         let shards = KVBox::pin_slice(
-            // SAFETY: The workqueue is dropped after the shards, which the drop stops first.
+            // SAFETY: The workqueue is dropped after the shards, which the drop stops first. If one
+            // cannot be made, those before it are dropped without: as nobody has pushed to them, none
+            // of their works was ever queued.
             |_| unsafe { Local::new(&workqueue) },
-            // SAFETY: Set at boot.
-            unsafe { bindings::nr_cpu_ids } as usize,
+            kernel::cpu::nr_cpu_ids() as usize,
             GFP_KERNEL,
         )?;
+        let slots = R::step().and_then(|()| PageSlots::register(shard::SPARES as u32));
 
         Ok(Self {
             shards,
             returned: Atomic::new(0),
             _workqueue: workqueue,
-            _slots: PageSlots::register(shard::SPARES as u32).ok(),
+            _slots: slots.ok(),
         })
     }
 
@@ -296,6 +318,21 @@ impl<R: Policy> Shards<R> {
         }
     }
 
+    fn shrinkable(&self) -> usize {
+        self.shards
+            .iter()
+            .map(|shard| shard.state.with(|state| state.shrinkable()))
+            .sum()
+    }
+
+    /// Drains nothing here: destructors may want locks that the one who reclaims holds.
+    fn shrink(&self) -> usize {
+        self.shards
+            .iter()
+            .map(|shard| shard::shrink(shard, &shard.state))
+            .sum()
+    }
+
     fn stats(&self) -> Stats {
         let mut stats = Stats {
             returned: self.returned.load(Relaxed),
@@ -303,10 +340,9 @@ impl<R: Policy> Shards<R> {
         };
         for shard in &*self.shards {
             // In this order, or an object might seem freed before it was pushed.
-            let (freed, twice) = shard.waiting.lock().counts();
+            stats.freed += shard.freed.load(Acquire);
+            stats.twice += shard.twice.load(Acquire);
             let counts = shard.state.with(|state| state.counts());
-            stats.freed += freed;
-            stats.twice += twice;
             stats.pushed += counts.pushed;
             stats.listed += counts.listed;
             stats.full += counts.full;
@@ -319,9 +355,16 @@ impl<R: Policy> Shards<R> {
 
 impl<R: Policy> Drop for Shards<R> {
     fn drop(&mut self) {
-        // Nobody pushes any more but destructors.
-        while self.drain_all(|rest| rest.waiting || rest.open.is_some()) {
-            kernel::sync::rcu::synchronize_rcu();
+        if let Some(shard) = self.shards.first() {
+            shard::finish(
+                shard,
+                &self.shards,
+                |shard| {
+                    let _rest = shard.drain(true);
+                },
+                |shard| shard.freed.load(Acquire) + shard.twice.load(Acquire),
+                |shard| shard.state.with(|state| state.counts().pushed),
+            );
         }
         self.shards.iter().for_each(Local::stop);
     }
@@ -401,12 +444,7 @@ impl Shrinker {
         // SAFETY: By the safety requirements and those of `new()`.
         let shards = unsafe { &*(*shrinker).private_data.cast::<Shards<R>>() };
 
-        match shards
-            .shards
-            .iter()
-            .map(|shard| shard.state.with(|state| state.shrinkable()))
-            .sum()
-        {
+        match shards.shrinkable() {
             0 => bindings::SHRINK_EMPTY as c_ulong,
             count => count,
         }
@@ -422,12 +460,10 @@ impl Shrinker {
         // SAFETY: By the safety requirements and those of `new()`.
         let shards = unsafe { &*(*shrinker).private_data.cast::<Shards<R>>() };
 
-        // Not drained from here: destructors may want locks that the one who reclaims holds.
-        shards
-            .shards
-            .iter()
-            .map(|shard| shard::shrink(shard, &shard.state))
-            .sum::<usize>()
+        match shards.shrink() {
+            0 => bindings::SHRINK_STOP as c_ulong,
+            count => count,
+        }
     }
 }
 
@@ -442,6 +478,9 @@ impl Drop for Shrinker {
 pub type BulkQueue = Queue<Plain>;
 
 /// A queue for objects of type `T`, whose destructors are run after the grace period.
+///
+/// They run in a task, and may push to this queue or to another one, but neither call
+/// [`barrier()`](Queue::barrier) nor drop a queue: see [`Policy::destroy()`].
 pub type DropQueue<T> = Queue<Destroy<T>>;
 
 /// Frees objects after a grace period. See [`BulkQueue`] and [`DropQueue`].
@@ -457,13 +496,14 @@ pub type DropQueue<T> = Queue<Destroy<T>>;
 /// the queue's workers run the module's code.
 pub struct Queue<R: Policy> {
     // Before what it points to.
-    shrinker: Shrinker,
+    _shrinker: Shrinker,
     shards: Pin<KBox<Scope<Shards<R>>>>,
 }
 
 impl<R: Policy> Queue<R> {
     /// Creates a queue. In debugfs, `name/stats` shows what it does.
     pub fn new(name: &CStr) -> Result<Self> {
+        R::step()?;
         let shards = KBox::pin_init(
             Scope::dir(Shards::new(name), name, |shards, dir| {
                 dir.read_only_file(c"stats", shards)
@@ -471,9 +511,10 @@ impl<R: Policy> Queue<R> {
             GFP_KERNEL,
         )?;
 
+        R::step()?;
         Ok(Self {
             // SAFETY: Dropped before the shards, which are boxed.
-            shrinker: unsafe { Shrinker::new(name, &shards) }?,
+            _shrinker: unsafe { Shrinker::new(name, &shards) }?,
             shards,
         })
     }
@@ -550,6 +591,7 @@ impl<R: Policy> Queue<R> {
     }
 
     /// Waits until all objects are freed that were pushed before. Not to be called by a destructor.
+    /// What destructors push meanwhile is not waited for.
     pub fn barrier(&self) {
         self.shards.barrier();
     }
@@ -559,10 +601,15 @@ impl<R: Policy> Queue<R> {
         self.shards.stats()
     }
 
-    /// What the kernel calls when memory is short. Returns what its callback would.
+    /// What the kernel calls when memory is short. Returns how many objects will be freed early,
+    /// beside empty blocks that were. What it was called for before does not count again.
     pub fn shrink(&self) -> usize {
-        // SAFETY: The shrinker is registered, and its callback uses nothing of the control.
-        unsafe { Shrinker::scan::<R>(self.shrinker.0.as_ptr(), core::ptr::null_mut()) }
+        self.shards.shrink()
+    }
+
+    /// What [`shrink()`](Self::shrink) would return.
+    pub fn shrinkable(&self) -> usize {
+        self.shards.shrinkable()
     }
 
     /// The shard of this CPU. Any other would do, only slower.

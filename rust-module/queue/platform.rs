@@ -26,6 +26,10 @@ use kernel::{
     bindings,
     prelude::*,
     sync::{
+        atomic::{
+            ordering::Release,
+            Atomic, //
+        },
         new_mutex,
         Mutex, //
     },
@@ -66,9 +70,25 @@ extern "C" {
         rcu: *mut bindings::rcu_work,
         on_grace_period: unsafe extern "C" fn(*mut bindings::work_struct),
     );
+    fn nolocks_queue_snapshot(snapshot: *mut bindings::rcu_gp_seq);
+    fn nolocks_queue_elapsed(snapshot: *mut bindings::rcu_gp_seq) -> bool;
     fn nolocks_queue_adopt(object: *mut c_void, scan: bool) -> bool;
     fn nolocks_queue_disown(object: *mut c_void);
     fn nolocks_queue_breathe();
+}
+
+/// The grace period that readers of what was unpublished until now are done after.
+pub fn snapshot() -> bindings::rcu_gp_seq {
+    let mut snapshot = Default::default();
+    // SAFETY: May be called in every context, and writes to the local.
+    unsafe { nolocks_queue_snapshot(&mut snapshot) };
+    snapshot
+}
+
+/// Whether that grace period is over.
+pub fn elapsed(mut snapshot: bindings::rcu_gp_seq) -> bool {
+    // SAFETY: Only reads the local and RCU's own state.
+    unsafe { nolocks_queue_elapsed(&mut snapshot) }
 }
 
 const ANY_CPU: c_int = bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int;
@@ -166,7 +186,10 @@ pub struct Local<R: Policy> {
     #[pin]
     pub(super) state: RawSpinLock<shard::Shard<Self>>,
     #[pin]
-    pub(super) waiting: Mutex<Waiting<Self>>,
+    waiting: Mutex<Waiting<Self>>,
+    /// What `waiting` counts, for those who cannot wait for destructors. Changed under it.
+    pub(super) freed: Atomic<u64>,
+    pub(super) twice: Atomic<u64>,
     #[pin]
     irq_work: Opaque<bindings::irq_work>,
     #[pin]
@@ -187,14 +210,16 @@ unsafe impl<R: Policy> Sync for Local<R> {}
 impl<R: Policy> Local<R> {
     /// # Safety
     ///
-    /// `workqueue` must outlive the shard, and the shard must be [`stop()`](Self::stop)ped before
-    /// its memory is freed.
+    /// `workqueue` must outlive the shard, and once something was pushed to it, the shard must be
+    /// [`stop()`](Self::stop)ped before its memory is freed.
     pub(super) unsafe fn new(workqueue: &Workqueue) -> impl PinInit<Self, Error> {
         let workqueue = workqueue.0.as_ptr();
 
         try_pin_init!(Self {
             state <- new_raw_spin_lock!(shard::Shard::new(), "nolocks_queue"),
             waiting <- new_mutex!(Waiting::new(), "nolocks_queue_waiting"),
+            freed: Atomic::new(0),
+            twice: Atomic::new(0),
             irq_work: Opaque::uninit(),
             delayed_work: Opaque::uninit(),
             rcu_work: Opaque::uninit(),
@@ -202,6 +227,7 @@ impl<R: Policy> Local<R> {
             _policy: PhantomData,
         }? Error)
         .pin_chain(|this| {
+            R::step()?;
             // SAFETY: The three are valid for writes, and stay where they are. The functions get
             // them from works that `stop()` has waited for when the shard goes.
             unsafe {
@@ -222,7 +248,11 @@ impl<R: Policy> Local<R> {
     pub(super) fn drain(&self, all: bool) -> Rest {
         let mut waiting = self.waiting.lock();
         let rest = shard::drain(self, &self.state, &mut *waiting, all);
+        let (freed, twice) = waiting.counts();
 
+        // So that who sees them sees what the destructors have pushed.
+        self.freed.store(freed, Release);
+        self.twice.store(twice, Release);
         if rest.waiting {
             // SAFETY: Both are valid, and waited for in `stop()`.
             unsafe { bindings::queue_rcu_work(self.workqueue, self.rcu_work.get()) };
@@ -311,10 +341,7 @@ impl<R: Policy> shard::Platform for Local<R> {
     const PERIOD: usize = bindings::CONFIG_HZ as usize;
 
     fn snapshot(&self) -> Self::Snapshot {
-        let mut snapshot = Default::default();
-        // SAFETY: May be called in every context, and writes to the local.
-        unsafe { bindings::get_state_synchronize_rcu_full(&mut snapshot) };
-        snapshot
+        snapshot()
     }
 
     fn elapsed(&self, snapshot: &Self::Snapshot) -> bool {
@@ -341,7 +368,7 @@ impl<R: Policy> shard::Platform for Local<R> {
 
     fn adopt(&self, object: Object) -> bool {
         // SAFETY: The queue owns the object.
-        unsafe { nolocks_queue_adopt(object.as_ptr(), R::DESTROYS) }
+        unsafe { nolocks_queue_adopt(object.as_ptr(), R::OWNS_MEMORY) }
     }
 
     unsafe fn reclaim(&self, kind: Option<Kind>, objects: &mut [Object]) {

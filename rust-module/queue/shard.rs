@@ -311,6 +311,8 @@ pub struct Shard<P: Platform> {
     listed: List,
     since: usize,
     wake: Wake,
+    /// Whether [`shrink()`] has been here since the oldest of the open objects came.
+    hurried: bool,
     starved: bool,
     counts: Counts,
 }
@@ -330,6 +332,7 @@ impl<P: Platform> Shard<P> {
             listed: List::EMPTY,
             since: 0,
             wake: Wake::Idle,
+            hurried: false,
             starved: false,
             counts: Counts {
                 pushed: 0,
@@ -355,15 +358,18 @@ impl<P: Platform> Shard<P> {
         self.open.iter().any(Option::is_some) || self.listed.first.is_some()
     }
 
-    /// How many objects have not been sealed.
-    fn open_len(&self) -> usize {
+    /// How many objects [`shrink()`] would hurry.
+    fn unhurried(&self) -> usize {
         let blocks = self.open.iter().flatten().map(|block| block.len);
-        blocks.sum::<usize>() + self.listed.len
+        match self.hurried {
+            true => 0,
+            false => blocks.sum::<usize>() + self.listed.len,
+        }
     }
 
     /// What [`shrink()`] would return.
     pub fn shrinkable(&self) -> usize {
-        self.open_len() + self.spares.len
+        self.unhurried() + self.spares.len
     }
 
     fn want(&mut self, platform: &P, wake: Wake) {
@@ -376,6 +382,7 @@ impl<P: Platform> Shard<P> {
     /// Notes when the first of the open objects came.
     fn open_up(&mut self, platform: &P) {
         if !self.has_open() {
+            self.hurried = false;
             self.since = platform.now();
         }
         self.want(platform, Wake::Later);
@@ -682,12 +689,15 @@ pub fn drain<P: Platform>(
     }
     lock.with(|shard| {
         shard.restock(&mut pages);
+        let is_blocked = shard.listed.first.is_some() && waiting.listed.first.is_some();
+        let open = || match P::PERIOD.saturating_sub(shard.age(platform)) {
+            // The end of the older list's grace period is what has somebody come.
+            0 if is_blocked => P::PERIOD,
+            ticks => ticks.max(1),
+        };
         Rest {
             waiting: !waiting.is_empty(),
-            open: shard
-                .has_open()
-                // Not 0: an older list may be in the way, and asking again at once does not help.
-                .then(|| P::PERIOD.saturating_sub(shard.age(platform)).max(1)),
+            open: shard.has_open().then(open),
         }
     })
 }
@@ -707,13 +717,37 @@ pub fn barrier<P: Platform>(platform: &P, mut drain_all: impl FnMut() -> bool) {
     drain_all();
 }
 
+/// Waits until every object is freed, where nobody pushes any more but destructors.
+///
+/// `drain` has to call [`drain()`] for all of a shard; `done` says how many of its objects were freed
+/// or had been pushed twice, and `pushed` how many were pushed.
+pub fn finish<P: Platform, T>(
+    platform: &P,
+    shards: &[T],
+    drain: impl Fn(&T),
+    done: impl Fn(&T) -> u64,
+    pushed: impl Fn(&T) -> u64,
+) {
+    loop {
+        shards.iter().for_each(&drain);
+        // Of all shards, because a destructor pushes to whichever it runs beside; and in this order:
+        // if what has been pushed by now was done before, no destructor has run since then.
+        let done: u64 = shards.iter().map(&done).sum();
+        if done == shards.iter().map(&pushed).sum() {
+            return;
+        }
+        platform.synchronize();
+    }
+}
+
 /// Has the next drain, which comes at once, take what is open, and frees the spare blocks.
 ///
-/// Returns how many objects and blocks that are.
+/// Returns how many objects and blocks that are. What was hurried before does not count again.
 pub fn shrink<P: Platform>(platform: &P, lock: &impl Lock<Shard<P>>) -> usize {
     let (open, spares) = lock.with(|shard| {
-        let open = shard.open_len();
+        let open = shard.unhurried();
         if open != 0 {
+            shard.hurried = true;
             shard.since = platform.now().wrapping_sub(P::PERIOD);
             shard.want(platform, Wake::Now);
         }

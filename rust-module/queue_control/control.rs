@@ -78,7 +78,7 @@ struct Hasty(());
 
 // SAFETY: It is not safe. That is the bug.
 unsafe impl Policy for Hasty {
-    const DESTROYS: bool = false;
+    const OWNS_MEMORY: bool = false;
 
     fn elapsed(_snapshot: bindings::rcu_gp_seq) -> bool {
         true

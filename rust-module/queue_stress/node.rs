@@ -205,7 +205,7 @@ impl Watched {
 
 // SAFETY: It asks RCU, and frees nothing.
 unsafe impl Policy for Watched {
-    const DESTROYS: bool = false;
+    const OWNS_MEMORY: bool = false;
 
     fn page() -> Option<NoLocksPage> {
         let nth = ASKED.fetch_add(1, Relaxed);

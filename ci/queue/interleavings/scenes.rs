@@ -6,7 +6,8 @@ use loom::sync::atomic::{fence, AtomicBool, AtomicUsize, Ordering::*};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 use shard::{
-    barrier, drain, push, Block, Head, Kind, Lock, Object, Platform, Pushed, Shard, Waiting, Wake,
+    barrier, drain, finish, push, Block, Head, Kind, Lock, Object, Platform, Pushed, Shard,
+    Waiting, Wake,
 };
 use std::mem::{self, MaybeUninit};
 use std::ops::{Deref, DerefMut};
@@ -22,6 +23,16 @@ struct Slot {
     head: std::cell::UnsafeCell<Head>,
 }
 
+/// A shard, as the module has one for each CPU.
+struct Local {
+    shard: Spin<Shard<World>>,
+    waiting: Mutex<Waiting<World>>,
+    done: AtomicUsize,
+}
+
+/// The object whose destructor pushes the first one.
+const PARENT: usize = 2;
+
 /// The kernel, as far as the queue can tell.
 struct World {
     objects: [Slot; 3],
@@ -35,8 +46,9 @@ struct World {
     freed: Mutex<usize>,
     /// Whether blocks can be allocated.
     memory: bool,
-    shard: Mutex<Shard<World>>,
-    waiting: Mutex<Waiting<World>>,
+    /// Whether there is a [`PARENT`].
+    family: bool,
+    shards: [Local; 2],
 }
 
 // SAFETY: The queue's rules keep two threads from using a head at once, and loom watches the rest.
@@ -112,23 +124,40 @@ impl Platform for World {
                 .value
                 // SAFETY: The queue says that it is the only one here.
                 .with_mut(|value| unsafe { assert_eq!(value.replace(POISON), LIVE) });
+            if self.family && object.as_ptr() as usize - 1 == PARENT {
+                self.retire(0);
+            }
             *self.freed.lock().unwrap() += 1;
         }
     }
 }
 
-impl<T> Lock<T> for Mutex<T> {
+/// Says whether it is taken, because loom has no try meet a holder that was preempted.
+struct Spin<T> {
+    taken: AtomicBool,
+    data: Mutex<T>,
+}
+
+impl<T> Lock<T> for Spin<T> {
     fn with<R>(&self, func: impl FnOnce(&mut T) -> R) -> R {
-        func(&mut self.lock().unwrap())
+        let mut data = self.data.lock().unwrap();
+        self.taken.store(true, Relaxed);
+        let value = func(&mut data);
+        self.taken.store(false, Relaxed);
+        value
     }
 
     fn try_with<R>(&self, func: impl FnOnce(&mut T) -> R) -> Option<R> {
-        self.try_lock().ok().map(|mut guard| func(&mut guard))
+        (!self.taken.load(Relaxed)).then(|| self.with(func))
     }
 }
 
 impl World {
     fn new(memory: bool) -> Arc<Self> {
+        Self::with(memory, false)
+    }
+
+    fn with(memory: bool, family: bool) -> Arc<Self> {
         Arc::new(Self {
             objects: std::array::from_fn(|_| Slot {
                 published: AtomicBool::new(true),
@@ -142,29 +171,39 @@ impl World {
             clock: AtomicUsize::new(0),
             freed: Mutex::new(0),
             memory,
-            shard: Mutex::new(Shard::new()),
-            waiting: Mutex::new(Waiting::new()),
+            family,
+            shards: std::array::from_fn(|_| Local {
+                shard: Spin {
+                    taken: AtomicBool::new(false),
+                    data: Mutex::new(Shard::new()),
+                },
+                waiting: Mutex::new(Waiting::new()),
+                done: AtomicUsize::new(0),
+            }),
         })
     }
 
     /// Unpublishes an object and pushes it.
     fn retire(&self, nth: usize) {
+        assert_eq!(self.retire_to(0, nth, true), Pushed::Queued);
+    }
+
+    fn retire_to(&self, shard: usize, nth: usize, wait: bool) -> Pushed {
         let slot = &self.objects[nth];
         let object = NonNull::new((nth + 1) as *mut _).unwrap();
 
         slot.published.store(false, Relaxed);
         // SAFETY: Nobody pushes this one twice, and the head is valid as long as the world.
-        let pushed = unsafe {
+        unsafe {
             push(
                 self,
-                &self.shard,
-                true,
+                &self.shards[shard].shard,
+                wait,
                 object,
                 Kind::Slab,
                 NonNull::new(slot.head.get()),
             )
-        };
-        assert_eq!(pushed, Pushed::Queued);
+        }
     }
 
     /// A reader's visit to object `nth`.
@@ -181,8 +220,27 @@ impl World {
 
     /// Whether something is left that is open.
     fn drain(&self, all: bool) -> shard::Rest {
-        let mut waiting = self.waiting.lock().unwrap();
-        drain(self, &self.shard, &mut waiting, all)
+        self.drain_of(&self.shards[0], all)
+    }
+
+    fn drain_of(&self, local: &Local, all: bool) -> shard::Rest {
+        let mut waiting = local.waiting.lock().unwrap();
+        let rest = drain(self, &local.shard, &mut waiting, all);
+        let (freed, twice) = waiting.counts();
+        local.done.store((freed + twice) as usize, Release);
+        rest
+    }
+
+    fn finish(&self) {
+        finish(
+            self,
+            &self.shards,
+            |local| {
+                let _rest = self.drain_of(local, true);
+            },
+            |local| local.done.load(Acquire) as u64,
+            |local| local.shard.with(|shard| shard.counts().pushed),
+        );
     }
 
     fn barrier(&self) {
@@ -199,7 +257,7 @@ impl World {
             if !mem::take(&mut *self.kicked.lock().unwrap()) {
                 return;
             }
-            let wake = self.shard.with(|shard| shard.wake());
+            let wake = self.shards[0].shard.with(|shard| shard.wake());
             if wake == Wake::Later {
                 self.clock.fetch_add(World::PERIOD, Relaxed);
             }
@@ -288,4 +346,38 @@ pub fn barrier_and_drain() {
     world.barrier();
     assert_eq!(world.freed(), 2);
     worker.join().unwrap();
+}
+
+/// A destructor that pushes to the shard that comes before its own, in the hands of whoever drops
+/// the queue or of a worker.
+pub fn children_and_finish() {
+    let world = World::with(true, true);
+    assert_eq!(world.retire_to(1, PARENT, true), Pushed::Queued);
+    let _rest = world.drain_of(&world.shards[1], true);
+    let worker = thread::spawn({
+        let world = world.clone();
+        move || {
+            world.synchronize();
+            let _rest = world.drain_of(&world.shards[1], false);
+        }
+    });
+
+    world.finish();
+    let freed = world.freed();
+    worker.join().unwrap();
+    assert_eq!(freed, 2);
+}
+
+/// One that pushes only if nobody else has the lock.
+pub fn try_and_push() {
+    let world = World::new(true);
+    let pusher = thread::spawn({
+        let world = world.clone();
+        move || world.retire(0)
+    });
+
+    let queued = usize::from(world.retire_to(0, 1, false) == Pushed::Queued);
+    pusher.join().unwrap();
+    world.barrier();
+    assert_eq!(world.freed(), 1 + queued);
 }

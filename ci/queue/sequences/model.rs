@@ -6,7 +6,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use shard::*;
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::BTreeSet;
-use std::io::{Write, stderr};
+use std::io::{stderr, Write};
 use std::mem::{self, MaybeUninit};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -16,12 +16,14 @@ const PERIOD: usize = 10;
 
 #[derive(Clone, Copy, Debug)]
 enum Op {
-    /// `memory`: whether a block can be allocated.
+    /// `memory`: whether a block can be allocated. `tries`: after how many the lock is taken, where
+    /// the push does not `wait` for it.
     Push {
         vmalloc: bool,
         head: bool,
         memory: bool,
-        locked: bool,
+        wait: bool,
+        tries: usize,
     },
     /// The same object once more.
     Again {
@@ -43,9 +45,11 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        12 => any::<(bool, bool, bool, bool, bool)>().prop_map(|(vmalloc, head, memory, a, b)| {
-            Op::Push { vmalloc, head, memory, locked: a && b }
-        }),
+        12 => (any::<(bool, bool, bool, bool)>(), 0..4usize).prop_map(
+            |((vmalloc, head, memory, wait), tries)| {
+                Op::Push { vmalloc, head, memory, wait, tries }
+            },
+        ),
         1 => (any::<usize>(), any::<bool>()).prop_map(|(nth, memory)| Op::Again { nth, memory }),
         3 => (0..=PERIOD).prop_map(Op::Tick),
         6 => Just(Op::GracePeriod),
@@ -171,8 +175,8 @@ fn is_vmalloc(nth: usize) -> bool {
     nth % 2 == 1
 }
 
-/// A lock that can be found taken, or else a cell with another name.
-struct Taken<T>(RefCell<T>, Cell<bool>);
+/// A lock that is found taken after so many tries, or else a cell with another name.
+struct Taken<T>(RefCell<T>, Cell<usize>);
 
 impl<T> Lock<T> for Taken<T> {
     fn with<R>(&self, func: impl FnOnce(&mut T) -> R) -> R {
@@ -180,7 +184,8 @@ impl<T> Lock<T> for Taken<T> {
     }
 
     fn try_with<R>(&self, func: impl FnOnce(&mut T) -> R) -> Option<R> {
-        (!self.1.get()).then(|| self.with(func))
+        self.1.set(self.1.get().checked_sub(1)?);
+        Some(self.with(func))
     }
 }
 
@@ -197,6 +202,7 @@ struct Model {
     list: Option<Batch>,
     spares: usize,
     since: usize,
+    hurried: bool,
     starved: bool,
     wake: Option<Wake>,
     kicks: usize,
@@ -218,11 +224,13 @@ impl Model {
         }
     }
 
-    fn push(&mut self, world: &World, nth: usize, head: bool, locked: bool) -> Pushed {
-        if locked {
+    fn push(&mut self, world: &World, nth: usize, head: bool, tries: usize) -> Pushed {
+        let kind = usize::from(is_vmalloc(nth));
+        // One try for a block that is there, and another for one that had to be allocated.
+        let has_room = !self.open[kind].is_empty() || self.spares > 0;
+        if tries < if has_room { 1 } else { 2 } {
             return Pushed::Refused;
         }
-        let kind = usize::from(is_vmalloc(nth));
         let had_open = self.has_open();
         let block = if !self.open[kind].is_empty() {
             true
@@ -235,6 +243,7 @@ impl Model {
 
         if !had_open && (block || head) {
             self.since = world.now.get();
+            self.hurried = false;
         }
         if block {
             self.open[kind].push(nth);
@@ -300,16 +309,24 @@ impl Model {
         Rest {
             waiting: !self.blocks.is_empty() || self.list.is_some(),
             open: self.has_open().then(|| {
-                PERIOD
-                    .saturating_sub(world.now.get().wrapping_sub(self.since))
-                    .max(1)
+                let age = world.now.get().wrapping_sub(self.since);
+                let is_blocked = self.list.is_some() && !self.listed.is_empty();
+                match age {
+                    0..PERIOD => PERIOD - age,
+                    _ if is_blocked => PERIOD,
+                    _ => 1,
+                }
             }),
         }
     }
 
     fn shrink(&mut self, world: &World) -> usize {
-        let open = self.open.iter().flatten().count() + self.listed.len();
+        let open = match self.hurried {
+            true => 0,
+            false => self.open.iter().flatten().count() + self.listed.len(),
+        };
         if open > 0 {
+            self.hurried = true;
             self.since = world.now.get().wrapping_sub(PERIOD);
             self.wake(Wake::Now);
         }
@@ -346,22 +363,22 @@ impl Run {
     fn new() -> Self {
         Self {
             world: World::default(),
-            lock: Taken(RefCell::new(Shard::new()), Cell::new(false)),
+            lock: Taken(RefCell::new(Shard::new()), Cell::new(0)),
             waiting: RefCell::new(Waiting::new()),
             model: RefCell::default(),
             heads: Vec::new(),
         }
     }
 
-    fn push(&mut self, nth: usize, locked: bool) -> Pushed {
+    fn push(&mut self, nth: usize, wait: bool, tries: usize) -> Pushed {
         let kind = [Kind::Slab, Kind::Vmalloc][usize::from(is_vmalloc(nth))];
         let head = self.heads[nth]
             .as_ref()
             .and_then(|head| NonNull::new(head.get()));
 
-        self.lock.1.set(locked);
+        self.lock.1.set(tries);
         // SAFETY: The heads live as long as the run; freeing is a note in a book.
-        unsafe { push(&self.world, &self.lock, !locked, address(nth), kind, head) }
+        unsafe { push(&self.world, &self.lock, wait, address(nth), kind, head) }
     }
 
     fn drain(&self, all: bool) -> Rest {
@@ -391,7 +408,8 @@ impl Run {
                 vmalloc,
                 head,
                 memory,
-                locked,
+                wait,
+                tries,
             } => {
                 // A number that says the kind.
                 let skip = self.heads.len() % 2 != usize::from(vmalloc);
@@ -403,8 +421,9 @@ impl Run {
                 let safe_at = self.world.snap();
                 self.world.safe_at.borrow_mut().resize(nth + 1, safe_at);
 
-                let expected = self.model.get_mut().push(&self.world, nth, head, locked);
-                let pushed = self.push(nth, locked);
+                let enough = if wait { usize::MAX } else { tries };
+                let expected = self.model.get_mut().push(&self.world, nth, head, enough);
+                let pushed = self.push(nth, wait, tries);
                 if pushed != expected {
                     return Err(format!("{nth} was {pushed:?}, not {expected:?}"));
                 }
@@ -419,7 +438,7 @@ impl Run {
                     if model.open[usize::from(is_vmalloc(nth))].is_empty() {
                         // The head tells.
                         model.starved = true;
-                        let pushed = self.push(nth, false);
+                        let pushed = self.push(nth, true, 0);
                         if pushed != Pushed::Twice {
                             return Err(format!("{nth}, listed, was {pushed:?} again"));
                         }
@@ -427,8 +446,8 @@ impl Run {
                 } else if !open.is_empty() {
                     // The worker will tell.
                     let nth = open[nth % open.len()];
-                    let _ = model.push(&self.world, nth, false, false);
-                    let _ = self.push(nth, false);
+                    let _ = model.push(&self.world, nth, false, usize::MAX);
+                    let _ = self.push(nth, true, 0);
                 }
             }
             Op::Tick(ticks) => self.world.now.set(self.world.now.get() + ticks),
@@ -508,18 +527,20 @@ fn run(ops: &[Op], what: &str) -> Result<(), String> {
     })
 }
 
-/// Runs 2,000 sequences, the same ones each time, and says what was wrong in the shortest, of all
-/// that has `what` in its description.
-pub fn check(what: &str) -> Result<(), String> {
+/// Runs 2,000 cases, the same ones each time.
+fn runner() -> TestRunner {
     let config = Config {
         cases: 2000,
         failure_persistence: None,
         ..Config::default()
     };
-    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha))
+}
 
+/// Runs sequences, and says what was wrong in the shortest, of all that has `what` in its description.
+pub fn check(what: &str) -> Result<(), String> {
     let count = Cell::new(0);
-    TestRunner::new_with_rng(config, rng)
+    runner()
         .run(&prop::collection::vec(op(), 1..100), |ops| {
             count.set(count.get() + 1);
             run(&ops, what).map_err(TestCaseError::fail)
@@ -528,6 +549,6 @@ pub fn check(what: &str) -> Result<(), String> {
     // The harness would keep what print!() says of a test that passes, and `make check` shows it.
     let count = count.get();
     let line = format!("explored {count} random sequences of the queue\n");
- stderr().write_all(line.as_bytes()).unwrap();
+    stderr().write_all(line.as_bytes()).unwrap();
     Ok(())
 }
