@@ -85,8 +85,6 @@ pub(crate) fn run(n: u32, func: &(dyn Fn(u32) -> Result + Sync)) -> Result {
                 // SAFETY: The task has not run yet, so it is alive. The reference lets it be
                 // stopped after it has exited.
                 unsafe { bindings::get_task_struct(created) };
-                // SAFETY: As above.
-                unsafe { bindings::wake_up_process(created) };
                 *task = created;
             }
             Err(err) => {
@@ -95,9 +93,17 @@ pub(crate) fn run(n: u32, func: &(dyn Fn(u32) -> Result + Sync)) -> Result {
             }
         }
     }
+    // All or none, because one may wait for another.
+    let all = result.is_ok();
+    for (_, task) in threads.iter().filter(|_| all) {
+        // SAFETY: All tasks were created, and we hold a reference to each.
+        unsafe { bindings::wake_up_process(*task) };
+    }
     for (thread, task) in threads.iter().filter(|(_, task)| !task.is_null()) {
-        // Not before it has run: a thread that is stopped too early never does.
-        thread.done.wait_for_completion();
+        // A thread that is stopped before it was woken, or soon after, never calls `enter()`.
+        if all {
+            thread.done.wait_for_completion();
+        }
         // SAFETY: We hold a reference, which this puts once the task has left our code.
         unsafe { bindings::kthread_stop_put(*task) };
         result = result.and(thread.result.copy().unwrap_or(Err(EINTR)));
