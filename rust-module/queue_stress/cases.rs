@@ -20,7 +20,8 @@ use kernel::{
         Delta,
         Instant,
         Monotonic, //
-    }, //
+    },
+    types::ScopeGuard, //
 };
 
 use crate::{
@@ -45,12 +46,21 @@ use crate::{
         Origin,
         Watched,
         CORRUPT,
-        FREED, //
+        FREED,
+        PUSHED,
+        RETURNED, //
     },
-    nolocks::slots::PageSlots,
+    nolocks::{
+        page::NoLocksPage,
+        slots::PageSlots, //
+    },
     queue::{
+        platform,
+        Accepts,
         BulkQueue,
         DropQueue,
+        Object,
+        Policy,
         Queue,
         Stats,
         CAPACITY, //
@@ -60,10 +70,15 @@ use crate::{
     Config, //
 };
 
+extern "C" {
+    fn nolocks_read_seq_file(path: *const c_char, buffer: *mut u8, length: usize) -> isize;
+    fn nolocks_write_file(path: *const c_char, buffer: *const u8, length: usize) -> isize;
+}
+
 const NAME: &CStr = c"nolocks_queue_stress";
 
 /// All cases, the first with bit 0.
-pub(crate) const CASES: [Case<Env>; 23] = [
+pub(crate) const CASES: [Case<Env>; 28] = [
     ("task", |env| context(env, Context::Task)),
     ("raw_irqsave", |env| context(env, Context::RawIrqsave)),
     ("raw", |env| context(env, Context::Raw)),
@@ -86,6 +101,11 @@ pub(crate) const CASES: [Case<Env>; 23] = [
     ("drop_in_flight", drop_in_flight),
     ("cpu_offline", cpu_offline),
     ("locks", locks::locks),
+    ("children", children),
+    ("peak_atomic", peak_atomic),
+    ("creation", creation),
+    ("debugfs", debugfs),
+    ("drop_caches", drop_caches),
     ("ledger", ledger),
 ];
 
@@ -276,7 +296,10 @@ fn context(env: &Env, ctx: Context) -> Result<Outcome> {
                     returned == 0 || !promised,
                     fmt!("{returned} objects came back from {}", how.name()),
                 )
-                .check(queued != 0, fmt!("{} never queued one", how.name()));
+                .check(
+                    queued != 0 || env.config.fail,
+                    fmt!("{} never queued one", how.name()),
+                );
             all_queued += queued;
             all_returned += returned;
         }
@@ -288,12 +311,13 @@ fn context(env: &Env, ctx: Context) -> Result<Outcome> {
     Ok(desk.check(ledger.close(outcome, all_queued)))
 }
 
+/// One of so many objects may find no block.
+const RARE: u64 = 100_000;
+
 /// All CPUs push as fast as they can, and nobody waits for the queue.
 fn peak(env: &Env) -> Result<Outcome> {
     /// The bulk of a run.
     const SHARE: usize = 256;
-    /// One of so many may find no block.
-    const RARE: u64 = 100_000;
     let cpus = threads::online_cpus().get();
     let each = env.config.objects * SHARE / cpus as usize;
     let queued = each as u64 * u64::from(cpus);
@@ -322,6 +346,73 @@ fn peak(env: &Env) -> Result<Outcome> {
         fmt!("{} of {queued} objects found no block", stats.listed),
     );
     Ok(ledger.close(outcome, queued))
+}
+
+/// The same where no lock may be tried: what blocks come from are the slots and the spares.
+fn peak_atomic(env: &Env) -> Result<Outcome> {
+    const SHARE: usize = 64;
+    const CONTEXT: Context = Context::RawIrqsave;
+    /// Objects to push before interrupts are enabled again.
+    const BATCH: usize = 64;
+    let cpus = threads::online_cpus().get();
+    let batches = (env.config.objects * SHARE / cpus as usize).div_ceil(BATCH);
+    let attempts = (batches * BATCH) as u64 * u64::from(cpus);
+    let strays = Atomic::new(0u64);
+    let ledger = Ledger::open();
+    let queue = Queue::<Watched>::new(NAME)?;
+    let start = Instant::<Monotonic>::now();
+
+    threads::run(cpus, &|_| {
+        let desk = Desk::new(1)?;
+        let mut nodes = KVVec::with_capacity(BATCH, GFP_KERNEL)?;
+        let mut back = KVVec::with_capacity(BATCH, GFP_KERNEL)?;
+
+        for nth in 0..batches {
+            while nodes.len() < BATCH {
+                nodes.push_within_capacity(Boxed::new(Origin::Kmalloc)?)?;
+            }
+            let how = How::ALL[nth % How::ALL.len()];
+            let _pinned = Pinned::new();
+            desk.site.run(CONTEXT, || {
+                while let Some(node) = nodes.pop() {
+                    if let Some(node) = node.push(&queue, how) {
+                        // There is room for all.
+                        let _ = back.push_within_capacity(node);
+                    }
+                }
+            });
+            // Nobody has ever read them.
+            back.clear();
+            breathe();
+        }
+        strays.add(desk.site.strays(), Relaxed);
+        Ok(())
+    })?;
+    let ms = (Instant::now() - start).as_millis();
+    queue.barrier();
+
+    let stats = queue.stats();
+    let Stats {
+        pushed,
+        listed,
+        returned,
+        ..
+    } = stats;
+    pr_info!(
+        "# peak_atomic: context={} cpus={cpus} pushed={pushed} listed={listed} returned={returned} ms={ms}\n",
+        CONTEXT.name()
+    );
+    let strays = strays.load(Relaxed);
+    let outcome = check_stats(Outcome::Passed, stats, attempts - returned, returned)
+        .check(
+            listed + returned <= attempts / RARE || env.config.fail,
+            fmt!("{} of {attempts} objects found no block", listed + returned),
+        )
+        .check(
+            strays == 0,
+            fmt!("{strays} visits were not in the context asked for"),
+        );
+    Ok(ledger.close(outcome, attempts - returned))
 }
 
 fn readers_and_writers(env: &Env) -> Result<Outcome> {
@@ -376,6 +467,11 @@ fn readers_and_writers(env: &Env) -> Result<Outcome> {
 /// NMIs push while what they interrupt pushes, and may hold the lock.
 fn nested_nmi(env: &Env) -> Result<Outcome> {
     const BATCH: usize = 8;
+    /// What the victim pushes before it allocates again.
+    const BURST: usize = 64;
+    /// NMIs that have to come in the midst of a push, and how many may be sent to that end.
+    const HITS: u64 = 100;
+    const MOST: usize = 100_000;
     if env.nmi.is_none() {
         return Ok(Outcome::Skipped("no NMI can be sent on this machine"));
     }
@@ -386,14 +482,30 @@ fn nested_nmi(env: &Env) -> Result<Outcome> {
     let ledger = Ledger::open();
     let queue = Queue::<Watched>::new(NAME)?;
     let over = Atomic::new(false);
+    // The task that is pushing.
+    let pushing = Atomic::new(core::ptr::null_mut::<bindings::task_struct>());
+    let hits = Atomic::new(0u64);
     let queued = Atomic::new(0u64);
     let returned = Atomic::new(0u64);
 
     threads::run(2, &|nth| {
+        // Whoever ends, for whatever reason, has the other end too.
+        let _over = ScopeGuard::new(|| over.store(true, Relaxed));
         if nth == 0 {
+            // SAFETY: Only reads who we are.
+            let this = unsafe { bindings::get_current() };
+            let mut nodes = KVec::with_capacity(BURST, GFP_KERNEL)?;
             while !over.load(Relaxed) {
-                push_all(&queue, 1)?;
-                queued.add(1, Relaxed);
+                while nodes.len() < BURST {
+                    nodes.push_within_capacity(Boxed::new(Origin::Kmalloc)?)?;
+                }
+                while let Some(node) = nodes.pop() {
+                    pushing.store(this, Relaxed);
+                    // Cannot come back: it has a head.
+                    let _ = node.push(&queue, How::Push);
+                    pushing.store(core::ptr::null_mut(), Relaxed);
+                    queued.add(1, Relaxed);
+                }
                 breathe();
             }
             return Ok(());
@@ -402,11 +514,19 @@ fn nested_nmi(env: &Env) -> Result<Outcome> {
         let mut back = KVec::with_capacity(BATCH, GFP_KERNEL)?;
         let cpu = threads::cpu_of(0);
         let _nmis = Nmis::new(cpu);
-        for _ in 0..env.config.objects / BATCH {
+        for sent in 0..MOST {
+            let is_enough = sent >= env.config.objects / BATCH && hits.load(Relaxed) >= HITS;
+            if is_enough || over.load(Relaxed) {
+                break;
+            }
             while nodes.len() < BATCH {
                 nodes.push_within_capacity(Boxed::new(Origin::Kmalloc)?)?;
             }
             let answered = send_nmi(cpu, &mut |_| {
+                // SAFETY: Only reads whom we interrupted.
+                if pushing.load(Relaxed) == unsafe { bindings::get_current() } {
+                    hits.add(1, Relaxed);
+                }
                 while let Some(node) = nodes.pop() {
                     match node.push(&queue, How::Try) {
                         None => queued.add(1, Relaxed),
@@ -416,21 +536,23 @@ fn nested_nmi(env: &Env) -> Result<Outcome> {
                 }
             });
             if !answered {
-                over.store(true, Relaxed);
                 return Err(ETIMEDOUT);
             }
             returned.add(back.len() as u64, Relaxed);
             back.clear();
             breathe();
         }
-        over.store(true, Relaxed);
         Ok(())
     })?;
     queue.barrier();
 
     let (queued, returned) = (queued.load(Relaxed), returned.load(Relaxed));
-    pr_info!("# nested: queued={queued} returned={returned}\n");
-    let outcome = check_stats(Outcome::Passed, queue.stats(), queued, returned);
+    let hits = hits.load(Relaxed);
+    pr_info!("# nested: hits={hits} queued={queued} returned={returned}\n");
+    let outcome = check_stats(Outcome::Passed, queue.stats(), queued, returned).check(
+        hits >= HITS,
+        fmt!("{hits} NMIs of {HITS} came in the midst of a push"),
+    );
     Ok(ledger.close(outcome, queued))
 }
 
@@ -539,39 +661,69 @@ fn destructors(env: &Env) -> Result<Outcome> {
         .check(elsewhere == 0, fmt!("{elsewhere} of them not in a task")))
 }
 
+static TIMED: Atomic<u64> = Atomic::new(0);
+static TIMED_EARLY: Atomic<u64> = Atomic::new(0);
+
+/// Knows how long it has to live.
+struct Timed(bindings::rcu_gp_seq);
+
+impl Drop for Timed {
+    fn drop(&mut self) {
+        TIMED.add(1, Relaxed);
+        if !platform::elapsed(self.0) {
+            TIMED_EARLY.add(1, Relaxed);
+        }
+    }
+}
+
+/// Finds no memory for blocks.
+struct Pageless(());
+
+// SAFETY: It asks RCU, and a destructor does not free the memory that its object is in.
+unsafe impl Policy for Pageless {
+    const OWNS_MEMORY: bool = false;
+
+    fn page() -> Option<NoLocksPage> {
+        None
+    }
+
+    unsafe fn destroy(object: Object) {
+        // SAFETY: By the safety requirements, and as nothing else is accepted.
+        unsafe { object.cast::<Timed>().drop_in_place() }
+    }
+}
+
+// SAFETY: Drops one.
+unsafe impl Accepts<Timed> for Pageless {}
+
 /// Without memory for a block, a task waits for a grace period.
 fn mightsleep(_env: &Env) -> Result<Outcome> {
     const OBJECTS: u64 = 20;
-    let queue = Queue::<Watched>::new(NAME)?;
-    let mut early = 0;
+    let queue = Queue::<Pageless>::new(NAME)?;
+    let (freed, early) = (TIMED.load(Relaxed), TIMED_EARLY.load(Relaxed));
 
-    Watched::fail(Some(0), true);
     for _ in 0..OBJECTS {
-        let Boxed::Kmalloc(node) = Boxed::new(Origin::Kmalloc)? else {
-            return Err(EINVAL);
-        };
-        let mut snapshot = Default::default();
-        // SAFETY: Writes to the local.
-        unsafe { bindings::get_state_synchronize_rcu_full(&mut snapshot) };
-        queue.push_mightsleep(node);
-        // SAFETY: Reads the local.
-        early += u64::from(!unsafe { bindings::poll_state_synchronize_rcu_full(&mut snapshot) });
+        queue.push_mightsleep(KBox::new(Timed(platform::snapshot()), GFP_KERNEL)?);
     }
-    Watched::fail(None, false);
-    Ok(
-        check_stats(Outcome::Passed, queue.stats(), 0, OBJECTS).check(
+    let (freed, early) = (
+        TIMED.load(Relaxed) - freed,
+        TIMED_EARLY.load(Relaxed) - early,
+    );
+    Ok(check_stats(Outcome::Passed, queue.stats(), 0, OBJECTS)
+        .check(freed == OBJECTS, fmt!("{freed} were freed of {OBJECTS}"))
+        .check(
             early == 0,
             fmt!("{early} were freed before a grace period was over"),
-        ),
-    )
+        ))
 }
 
 /// None of the blocks can be had; and then, run by run, all but one.
-fn no_memory(_env: &Env) -> Result<Outcome> {
-    /// Where time is worth more than another run.
+fn no_memory(env: &Env) -> Result<Outcome> {
+    /// More than there are blocks.
     const RUNS: u64 = 64;
     let desk = Desk::new(1)?;
     let mut outcome = Outcome::Passed;
+    let mut is_through = false;
 
     for run in 0..RUNS {
         Watched::fail(Some(run.saturating_sub(1)), run == 0);
@@ -603,10 +755,15 @@ fn no_memory(_env: &Env) -> Result<Outcome> {
         } else if asked <= run {
             // There is no other one that could fail.
             pr_info!("# no memory: {run} blocks, of which one failed in each run\n");
+            is_through = true;
             break;
         }
     }
-    Ok(desk.check(outcome))
+    Ok(desk.check(outcome).check(
+        // With others failing too, each push may ask for a block.
+        is_through || env.config.fail,
+        fmt!("{RUNS} runs did not reach the last block"),
+    ))
 }
 
 /// Waits for the queue to come by itself. One that never does is a hang, and reported as such.
@@ -620,59 +777,87 @@ fn wait_until_freed(queue: &Queue<Watched>, objects: u64) -> Stats {
     }
 }
 
+/// Whether `func` is done before anything that it has queued could have become old.
+fn in_time<T>(func: impl FnOnce() -> Result<T>) -> Result<(T, bool)> {
+    /// Half of what an object may stay in an open block.
+    const SOON: Delta = Delta::from_millis(500);
+    let start = Instant::<Monotonic>::now();
+
+    Ok((func()?, start.elapsed() < SOON))
+}
+
 /// A full block is drained although nobody asks and nothing is old.
-fn drained_when_full(_env: &Env) -> Result<Outcome> {
+fn drained_when_full(env: &Env) -> Result<Outcome> {
     let ledger = Ledger::open();
-    let queue = Queue::<Watched>::new(NAME)?;
-    {
-        // All in one shard.
-        let _pinned = Pinned::new();
-        push_all(&queue, CAPACITY)?;
+    let mut queued = 0;
+
+    loop {
+        let queue = Queue::<Watched>::new(NAME)?;
+        let ((), is_young) = in_time(|| {
+            // All in one shard.
+            let _pinned = Pinned::new();
+            push_all(&queue, CAPACITY)
+        })?;
+        let stats = wait_until_freed(&queue, CAPACITY as u64);
+        queued += CAPACITY as u64;
+        if is_young {
+            let outcome = Outcome::Passed.check(
+                stats.full == 1 && stats.aged == 0 || env.config.fail,
+                fmt!("one block was full, but {stats:?}"),
+            );
+            return Ok(ledger.close(outcome, queued));
+        }
     }
-    let stats = wait_until_freed(&queue, CAPACITY as u64);
-    let outcome = Outcome::Passed.check(
-        stats.full == 1 && stats.aged == 0,
-        fmt!("one block was full, but {stats:?}"),
-    );
-    Ok(ledger.close(outcome, CAPACITY as u64))
 }
 
 /// A block with one object is drained when that is old.
-fn drained_by_time(_env: &Env) -> Result<Outcome> {
+fn drained_by_time(env: &Env) -> Result<Outcome> {
     let ledger = Ledger::open();
     let queue = Queue::<Watched>::new(NAME)?;
 
     push_all(&queue, 1)?;
     let stats = wait_until_freed(&queue, 1);
     let outcome = Outcome::Passed.check(
-        stats.full == 0 && stats.aged == 1,
+        stats.full == 0 && stats.aged == 1 || env.config.fail,
         fmt!("one object was old, but {stats:?}"),
     );
     Ok(ledger.close(outcome, 1))
 }
 
 /// What the kernel calls when memory is short.
-fn shrinker(_env: &Env) -> Result<Outcome> {
+fn shrinker(env: &Env) -> Result<Outcome> {
     const OBJECTS: usize = 10;
     let ledger = Ledger::open();
-    let queue = Queue::<Watched>::new(NAME)?;
+    let mut queued = 0;
 
-    push_all(&queue, OBJECTS)?;
-    let shrunk = queue.shrink();
-    wait_until_freed(&queue, OBJECTS as u64);
-    // The drain that freed them gives the block back as its last act.
-    queue.barrier();
-    let spares = queue.shrink();
-    let outcome = Outcome::Passed
-        .check(
-            shrunk >= OBJECTS,
-            fmt!("{shrunk} of {OBJECTS} objects could be hurried"),
-        )
-        .check(
-            spares != 0 && queue.shrink() == 0,
-            fmt!("{spares} blocks were given back"),
-        );
-    Ok(ledger.close(outcome, OBJECTS as u64))
+    loop {
+        let queue = Queue::<Watched>::new(NAME)?;
+        // Or a block that they free comes back as a spare.
+        let held = Watched::hold();
+        let (shrunk, is_young) = in_time(|| {
+            push_all(&queue, OBJECTS)?;
+            Ok((queue.shrink(), queue.shrink()))
+        })?;
+        drop(held);
+        wait_until_freed(&queue, OBJECTS as u64);
+        queued += OBJECTS as u64;
+        // The drain that freed them gives the block back as its last act.
+        queue.barrier();
+        let spares = (queue.shrink(), queue.shrink());
+        if !is_young {
+            continue;
+        }
+        let outcome = Outcome::Passed
+            .check(
+                shrunk.0 >= OBJECTS && shrunk.1 == 0 || env.config.fail,
+                fmt!("of {OBJECTS} objects and the blocks {shrunk:?} could be hurried"),
+            )
+            .check(
+                spares.0 != 0 && spares.1 == 0 || env.config.fail,
+                fmt!("{spares:?} blocks were given back"),
+            );
+        return Ok(ledger.close(outcome, queued));
+    }
 }
 
 /// After a barrier nothing is left of what was pushed before, whoever else pushes.
@@ -754,6 +939,7 @@ fn cpu_offline(env: &Env) -> Result<Outcome> {
         let ledger = Ledger::open();
         let queue = Queue::<Watched>::new(NAME)?;
 
+        let held = Watched::hold();
         Watched::fail((round == 1).then_some(0), round == 1);
         threads::run(cpus, &|n| {
             push_all(&queue, if n == nth { OBJECTS } else { 0 })
@@ -761,6 +947,8 @@ fn cpu_offline(env: &Env) -> Result<Outcome> {
         Watched::fail(None, false);
         // SAFETY: This is a task that may sleep, and not bound to that CPU.
         let offline = unsafe { bindings::remove_cpu(cpu) };
+        let early = queue.stats().freed;
+        drop(held);
         match round {
             0 => queue.barrier(),
             1 => drop(wait_until_freed(&queue, OBJECTS as u64)),
@@ -773,6 +961,10 @@ fn cpu_offline(env: &Env) -> Result<Outcome> {
             offline == 0 && online == 0,
             fmt!("CPU {cpu} went offline with {offline} and online with {online}"),
         );
+        outcome = outcome.check(
+            early == 0,
+            fmt!("{early} objects were freed before the CPU was offline"),
+        );
     }
     if let Some(nmi) = &env.nmi {
         nmi.renew()?;
@@ -780,9 +972,191 @@ fn cpu_offline(env: &Env) -> Result<Outcome> {
     Ok(outcome)
 }
 
+static BURIED: Atomic<u64> = Atomic::new(0);
+
+/// Pushes its child when it is destroyed.
+struct Parent {
+    queue: *const DropQueue<Self>,
+    child: Option<KBox<Parent>>,
+}
+
+// SAFETY: The queue may be used from anywhere.
+unsafe impl Send for Parent {}
+
+impl Drop for Parent {
+    fn drop(&mut self) {
+        BURIED.add(1, Relaxed);
+        if let Some(child) = self.child.take() {
+            // SAFETY: The queue outlives the objects in it, of which we are one.
+            unsafe { &*self.queue }.push_mightsleep(child);
+        }
+    }
+}
+
+/// Destructors push to whichever CPU they run on, while the queue is dropped, until there are no
+/// more children.
+fn children(_env: &Env) -> Result<Outcome> {
+    const ROUNDS: u64 = 10;
+    const PARENTS: u64 = 10;
+    const GENERATIONS: u64 = 4;
+    let cpus = threads::online_cpus().get();
+    let before = BURIED.load(Relaxed);
+
+    for _ in 0..ROUNDS {
+        let queue = KBox::new(DropQueue::<Parent>::new(NAME)?, GFP_KERNEL)?;
+        threads::run(cpus, &|_| {
+            for _ in 0..PARENTS {
+                let mut family = None;
+                for _ in 0..GENERATIONS {
+                    let parent = Parent {
+                        queue: &*queue,
+                        child: family.take(),
+                    };
+                    family = Some(KBox::new(parent, GFP_KERNEL)?);
+                }
+                if let Some(family) = family {
+                    queue.push_mightsleep(family);
+                }
+            }
+            Ok(())
+        })?;
+        drop(queue);
+    }
+    let made = ROUNDS * u64::from(cpus) * PARENTS * GENERATIONS;
+    let buried = BURIED.load(Relaxed) - before;
+    pr_info!("# children: made={made} destroyed={buried}\n");
+    Ok(Outcome::Passed.check(
+        buried == made,
+        fmt!("{buried} objects were destroyed of {made}"),
+    ))
+}
+
+/// Each step of creating a queue fails once, and leaves nothing behind that keeps the next from
+/// being created.
+fn creation(_env: &Env) -> Result<Outcome> {
+    let ledger = Ledger::open();
+    let mut outcome = Outcome::Passed;
+    let (mut failed, mut queued) = (0, 0);
+
+    for nth in 0.. {
+        Watched::fail_step(Some(nth));
+        let queue = Queue::<Watched>::new(NAME);
+        let steps = Watched::steps();
+        Watched::fail_step(None);
+        match queue {
+            Ok(queue) => {
+                push_all(&queue, 1)?;
+                queued += 1;
+                drop(queue);
+            }
+            Err(err) => {
+                failed += 1;
+                outcome = outcome.check(err == ENOMEM, fmt!("step {nth} failed with {err:?}"));
+            }
+        }
+        if steps <= nth {
+            pr_info!("# creation: steps={steps} failed={failed}\n");
+            outcome = outcome.check(
+                // A queue does without slots.
+                failed + 1 == steps && queued == 2,
+                fmt!("of {steps} steps that failed, {failed} were missed"),
+            );
+            break;
+        }
+    }
+    Ok(ledger.close(outcome, queued))
+}
+
+/// What debugfs shows is what the queue says.
+fn debugfs(_env: &Env) -> Result<Outcome> {
+    const LENGTH: usize = 512;
+    let queue = Queue::<Watched>::new(NAME)?;
+    let mut text = [0; LENGTH];
+
+    push_all(&queue, CAPACITY + 1)?;
+    queue.barrier();
+    // SAFETY: The path is a string, and the buffer as long as we say. This is a task of userspace.
+    let read = unsafe {
+        nolocks_read_seq_file(
+            c"/sys/kernel/debug/nolocks_queue_stress/stats".as_char_ptr(),
+            text.as_mut_ptr(),
+            LENGTH,
+        )
+    };
+    if read == -(bindings::ENOENT as isize) {
+        return Ok(Outcome::Skipped("there is no debugfs"));
+    }
+    kernel::error::to_result(read as c_int)?;
+    let stats = queue.stats();
+    let should = [
+        ("pushed", stats.pushed),
+        ("freed", stats.freed),
+        ("returned", stats.returned),
+        ("twice", stats.twice),
+        ("listed", stats.listed),
+        ("blocks_full", stats.full),
+        ("blocks_aged", stats.aged),
+        ("blockless", stats.blockless),
+    ];
+    let text = core::str::from_utf8(&text[..read as usize]).map_err(|_| EINVAL)?;
+    let is_same = text.lines().count() == should.len()
+        && text.lines().zip(should).all(|(line, (name, value))| {
+            line.split_once(' ')
+                .is_some_and(|(key, number)| key == name && number.parse() == Ok(value))
+        });
+    Ok(Outcome::Passed
+        .check(
+            stats.pushed == CAPACITY as u64 + 1 && stats.freed == stats.pushed,
+            fmt!("nothing was to be seen: {stats:?}"),
+        )
+        .check(is_same, fmt!("{stats:?}, but debugfs says {text:?}")))
+}
+
+/// The kernel finds the queue when it looks for what can be freed.
+fn drop_caches(env: &Env) -> Result<Outcome> {
+    const OBJECTS: u64 = 10;
+    let ledger = Ledger::open();
+    let queue = Queue::<Watched>::new(NAME)?;
+    let drop_slab = || {
+        // SAFETY: Both are as long as we say. This is a task of userspace.
+        unsafe { nolocks_write_file(c"/proc/sys/vm/drop_caches".as_char_ptr(), b"2".as_ptr(), 1) }
+    };
+
+    push_all(&queue, OBJECTS as usize)?;
+    queue.barrier();
+    // Spare blocks, which nobody else takes away; and nothing is left that could become one.
+    let before = queue.shrinkable();
+    let written = drop_slab();
+    if written == -(bindings::ENOENT as isize) {
+        return Ok(Outcome::Skipped("there is no /proc"));
+    }
+    kernel::error::to_result(written as c_int)?;
+    let after = queue.shrinkable();
+
+    // And with objects in it.
+    push_all(&queue, OBJECTS as usize)?;
+    kernel::error::to_result(drop_slab() as c_int)?;
+    wait_until_freed(&queue, 2 * OBJECTS);
+    pr_info!("# drop_caches: before={before} after={after}\n");
+    let outcome = Outcome::Passed.check(
+        before != 0 && after == 0 || env.config.fail,
+        fmt!("{before} spare blocks before, {after} after the caches were dropped"),
+    );
+    Ok(ledger.close(outcome, 2 * OBJECTS))
+}
+
+/// Over all queues that there were.
 fn ledger(_env: &Env) -> Result<Outcome> {
     let (freed, corrupt) = (FREED.load(Relaxed), CORRUPT.load(Relaxed));
 
+    let (pushed, returned) = (PUSHED.load(Relaxed), RETURNED.load(Relaxed));
+
     pr_info!("# objects: freed={freed} corrupt={corrupt}\n");
-    Ok(Outcome::Passed.check(corrupt == 0, fmt!("{corrupt} objects were freed twice")))
+    pr_info!("# balance: pushed={pushed} freed={freed} returned={returned}\n");
+    Ok(Outcome::Passed
+        .check(corrupt == 0, fmt!("{corrupt} objects were freed twice"))
+        .check(
+            pushed == freed + returned,
+            fmt!("{pushed} were pushed, {freed} freed and {returned} returned"),
+        ))
 }

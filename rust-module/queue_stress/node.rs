@@ -3,6 +3,7 @@
 //! Objects that know whether they have been freed, and the ways to push them.
 
 use kernel::{
+    bindings,
     prelude::*,
     sync::atomic::{
         ordering::{
@@ -26,11 +27,15 @@ use crate::{
         BulkHead,
         Object,
         Owned,
+        Plain,
         Policy,
         Queue, //
     }, //
 };
 
+/// Objects that a queue was handed, and those that it gave back.
+pub(crate) static PUSHED: Atomic<u64> = Atomic::new(0);
+pub(crate) static RETURNED: Atomic<u64> = Atomic::new(0);
 /// Objects that a queue has freed.
 pub(crate) static FREED: Atomic<u64> = Atomic::new(0);
 /// Objects that had been freed already when they were freed.
@@ -131,11 +136,16 @@ impl Boxed {
 
     /// Hands the node to the queue, or gets it back.
     pub(crate) fn push<R: Accepts<Node>>(self, queue: &Queue<R>, how: How) -> Option<Self> {
-        match self {
+        PUSHED.add(1, Relaxed);
+        let back = match self {
             Self::Kmalloc(node) => how.push(queue, node).err().map(Self::Kmalloc),
             Self::Vmalloc(node) => how.push(queue, node).err().map(Self::Vmalloc),
             Self::KVmalloc(node) => how.push(queue, node).err().map(Self::KVmalloc),
+        };
+        if back.is_some() {
+            RETURNED.add(1, Relaxed);
         }
+        back
     }
 }
 
@@ -184,6 +194,10 @@ static FAIL_FROM: Atomic<u64> = Atomic::new(u64::MAX);
 /// Every so many blocks one fails, as the parameter says; 0 for none.
 pub(crate) static FAIL_EVERY: Atomic<u64> = Atomic::new(0);
 
+static STEPS: Atomic<u64> = Atomic::new(0);
+static FAIL_STEP: Atomic<u64> = Atomic::new(u64::MAX);
+static HELD: Atomic<bool> = Atomic::new(false);
+
 /// Poisons what it frees, and lets pages be had or not as a test wants.
 pub(crate) struct Watched(());
 
@@ -201,11 +215,49 @@ impl Watched {
     pub(crate) fn asked() -> u64 {
         ASKED.load(Relaxed)
     }
+
+    /// Makes the `nth` step of creating a queue fail.
+    pub(crate) fn fail_step(nth: Option<u64>) {
+        STEPS.store(0, Relaxed);
+        FAIL_STEP.store(nth.unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// How many steps there were since then.
+    pub(crate) fn steps() -> u64 {
+        STEPS.load(Relaxed)
+    }
+
+    /// Keeps what is queued from being freed, as if grace periods took that long.
+    pub(crate) fn hold() -> Held {
+        HELD.store(true, Relaxed);
+        Held(())
+    }
+}
+
+/// As long as it lives nothing is freed. A queue that is dropped or a barrier would wait for ever.
+#[must_use]
+pub(crate) struct Held(());
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        HELD.store(false, Relaxed);
+    }
 }
 
 // SAFETY: It asks RCU, and frees nothing.
 unsafe impl Policy for Watched {
     const OWNS_MEMORY: bool = false;
+
+    fn step() -> Result {
+        match STEPS.fetch_add(1, Relaxed) == FAIL_STEP.load(Relaxed) {
+            true => Err(ENOMEM),
+            false => Ok(()),
+        }
+    }
+
+    fn elapsed(snapshot: bindings::rcu_gp_seq) -> bool {
+        !HELD.load(Relaxed) && Plain::elapsed(snapshot)
+    }
 
     fn page() -> Option<NoLocksPage> {
         let nth = ASKED.fetch_add(1, Relaxed);

@@ -15,7 +15,8 @@ use kernel::{
             Atomic, //
         },
         rcu, //
-    }, //
+    },
+    types::ScopeGuard, //
 };
 
 use crate::{
@@ -122,6 +123,11 @@ pub(crate) fn run<R: Accepts<Node>>(
     };
 
     let result = threads::run(2 * cpus, &|nth| {
+        // One that could not begin is done too, or the readers would wait for it.
+        let done = || {
+            writing.fetch_sub(1, Release);
+        };
+        let _done = (nth < cpus).then(|| ScopeGuard::new(done));
         let site = KBox::pin_init(Site::new(), GFP_KERNEL)?;
         let mut rng = Rng::new(choice.seed, nth.into());
         let result = if nth < cpus {
@@ -129,7 +135,6 @@ pub(crate) fn run<R: Accepts<Node>>(
             let result = scene.write(&site, &mut rng, writes, &mut returned);
             // What came back may still be read.
             rcu::synchronize_rcu();
-            writing.fetch_sub(1, Release);
             result
         } else {
             while writing.load(Acquire) != 0 {

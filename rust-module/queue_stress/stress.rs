@@ -40,6 +40,7 @@ use cases::{
 };
 use node::{
     Boxed,
+    Held,
     How,
     Origin,
     Watched,
@@ -57,7 +58,7 @@ module! {
     params: {
         objects: u64 {
             default: 0,
-            description: "Objects to push in each context; 0: 4000",
+            description: "Objects to push in each context, at least 160; 0: 4000",
         },
         seed: u64 {
             default: 0,
@@ -84,6 +85,8 @@ pub(crate) struct Config {
 }
 
 impl Config {
+    /// So that no case, each of which pushes a share, pushes none.
+    const MIN_OBJECTS: u64 = 160;
     const MAX_OBJECTS: u64 = 1 << 30;
 
     fn from_parameters() -> Result<Self> {
@@ -98,6 +101,14 @@ impl Config {
                 "objects={} is more than {}: give less\n",
                 objects,
                 Self::MAX_OBJECTS
+            );
+            return Err(EINVAL);
+        }
+        if objects != 0 && objects < Self::MIN_OBJECTS {
+            pr_err!(
+                "objects={} is less than {}, of which each case pushes some: give more\n",
+                objects,
+                Self::MIN_OBJECTS
             );
             return Err(EINVAL);
         }
@@ -126,7 +137,8 @@ impl Config {
 }
 
 struct Stress {
-    /// Dropped when the module goes, with objects in it.
+    /// Keeps the objects in the queue until the module goes.
+    held: Option<Held>,
     queue: Option<Queue<Watched>>,
     /// What must have been freed then.
     freed: u64,
@@ -143,12 +155,14 @@ impl kernel::Module for Stress {
         ktap::run(&env, &CASES, env.config.mask, env.config.seed)?;
 
         let queue = Queue::new(c"nolocks_queue_stress")?;
+        let held = Watched::hold();
         let freed = FREED.load(Relaxed) + Self::LEFT;
         for _ in 0..Self::LEFT {
             // Cannot come back: it has a head.
             let _ = Boxed::new(Origin::Kmalloc)?.push(&queue, How::Push);
         }
         Ok(Self {
+            held: Some(held),
             queue: Some(queue),
             freed,
         })
@@ -157,12 +171,15 @@ impl kernel::Module for Stress {
 
 impl Drop for Stress {
     fn drop(&mut self) {
+        let left = self.freed - FREED.load(Relaxed);
+
+        drop(self.held.take());
         drop(self.queue.take());
         pr_info!(
-            "# unload: freed={} of {}\n",
+            "# unload: queued={left} freed={} of {}\n",
             FREED.load(Relaxed),
             self.freed
         );
-        kernel::warn_on!(FREED.load(Relaxed) != self.freed);
+        kernel::warn_on!(left != Self::LEFT || FREED.load(Relaxed) != self.freed);
     }
 }
