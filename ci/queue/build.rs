@@ -51,8 +51,8 @@ const MUTANTS: &[Mutant] = &[
     (
         "late_wakeup",
         &[(
-            "(self.seal(platform, kind));\n        self.want(platform, Wake::Now);",
-            "(self.seal(platform, kind));",
+            "self.spares.top.is_none();\n        self.want(platform, Wake::Now);",
+            "self.spares.top.is_none();",
         )],
     ),
     // A barrier that forgets that an older list may be in the way.

@@ -67,6 +67,11 @@ use shard::{
 /// How many objects fit in a block: what is left of a page beside the block's own fields.
 pub const CAPACITY: usize = PAGE_SIZE / size_of::<Object>() - 7;
 
+/// Pages that each CPU keeps for the queue where no lock may be tried. A push that takes one has them
+/// refilled by a worker of that CPU's, for which nobody makes room: for so many blocks a CPU may go
+/// on pushing until the worker has had its turn.
+const SLOTS: u32 = 16;
+
 /// How a queue gets its pages and gets rid of its objects.
 ///
 /// # Safety
@@ -295,7 +300,7 @@ impl<R: Policy> Shards<R> {
             kernel::cpu::nr_cpu_ids() as usize,
             GFP_KERNEL,
         )?;
-        let slots = R::step().and_then(|()| PageSlots::register(shard::SPARES as u32));
+        let slots = R::step().and_then(|()| PageSlots::register(SLOTS));
 
         Ok(Self {
             shards,

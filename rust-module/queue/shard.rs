@@ -29,7 +29,7 @@ use core::{
 use super::CAPACITY;
 
 /// Empty blocks that a shard keeps for pushes that cannot allocate one.
-pub const SPARES: usize = 2;
+pub const SPARES: usize = 4;
 
 /// What the queue stands on.
 pub trait Platform: Sized {
@@ -429,6 +429,8 @@ impl<P: Platform> Shard<P> {
     #[cold]
     fn fill_up(&mut self, platform: &P, kind: Kind) {
         self.counts.full += u64::from(self.seal(platform, kind));
+        // A drain comes in any case, which may bring the next blocks before they are missed.
+        self.starved |= self.spares.top.is_none();
         self.want(platform, Wake::Now);
     }
 
@@ -452,7 +454,7 @@ impl<P: Platform> Shard<P> {
             return Pushed::Queued;
         }
 
-        // Only a drain can allocate where this push could not.
+        // A drain can allocate where this push could not.
         self.counts.blockless += 1;
         self.starved = true;
         let Some(head) = head else {

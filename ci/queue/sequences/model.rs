@@ -251,6 +251,7 @@ impl Model {
             if self.open[kind].len() == CAPACITY {
                 self.sealed
                     .push((world.snap(), mem::take(&mut self.open[kind])));
+                self.starved |= self.spares == 0;
                 self.wake(Wake::Now);
             }
         } else {
