@@ -19,6 +19,10 @@ use kernel::{
     },
 };
 
+#[allow(
+    improper_ctypes,
+    reason = "a lock class is empty without lockdep; only pointers cross"
+)]
 extern "C" {
     fn nolocks_raw_spin_lock_init(
         lock: *mut bindings::raw_spinlock_t,

@@ -538,6 +538,9 @@ fn with_stack(ip: usize, func: impl FnOnce(&[usize])) {
     func(&[ip]);
 }
 
+/// Gets the functions that an NMI has interrupted.
+type OnNmi<'a> = &'a mut (dyn FnMut(&[usize]) + Send);
+
 /// What every NMI on a CPU calls, as long as [`watch_nmis()`] has it do so.
 ///
 /// # Invariants
@@ -545,7 +548,7 @@ fn with_stack(ip: usize, func: impl FnOnce(&[usize])) {
 /// `func` is null or points to a live function that nobody else calls. Its owner takes it out and
 /// has seen `busy` as 0 after that before it goes.
 struct Watch {
-    func: Atomic<*mut &'static mut (dyn FnMut(&[usize]) + Send)>,
+    func: Atomic<*mut OnNmi<'static>>,
     busy: Atomic<u32>,
 }
 
@@ -579,11 +582,7 @@ static WATCHES: [Watch; bindings::NR_CPUS as usize] = [const {
 ///
 /// One at a time for each CPU. Under the conditions of [`Nmis::new()`].
 #[allow(dead_code, reason = "not every module watches")]
-pub(crate) fn watch_nmis<T>(
-    cpu: u32,
-    mut func: &mut (dyn FnMut(&[usize]) + Send),
-    body: impl FnOnce() -> T,
-) -> T {
+pub(crate) fn watch_nmis<T>(cpu: u32, mut func: OnNmi<'_>, body: impl FnOnce() -> T) -> T {
     let watch = &WATCHES[cpu as usize];
     let _nmis = Nmis::new(cpu);
 
