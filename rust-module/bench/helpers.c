@@ -16,7 +16,10 @@ struct nolocks_object {
 
 enum { NOLOCKS_KFREE_RCU, NOLOCKS_KFREE_RCU_MIGHTSLEEP, NOLOCKS_KFREE_RCU_NOLOCK };
 
-/* Nanoseconds to queue all @objects, of 64 bytes from kmalloc(), by @how. */
+/*
+ * Nanoseconds to queue all @objects, of 64 bytes, by @how. They may come from
+ * vmalloc() too: kfree_rcu() and kvfree_rcu() are one.
+ */
 u64 nolocks_bench_kfree_rcu(unsigned int how, void **objects, unsigned int nr)
 {
 	struct nolocks_object **at = (struct nolocks_object **)objects;

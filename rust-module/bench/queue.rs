@@ -5,6 +5,13 @@
 //! Under QEMU's `-icount shift=0` each nanosecond is one instruction.
 
 use kernel::{
+    alloc::{
+        allocator::{
+            Kmalloc,
+            Vmalloc, //
+        },
+        Box, //
+    },
     prelude::*,
     time::{
         Instant,
@@ -22,7 +29,8 @@ pub mod queue;
 use queue::{
     impl_has_bulk_head,
     BulkHead,
-    BulkQueue, //
+    BulkQueue,
+    Reclaimable, //
 };
 
 module! {
@@ -53,7 +61,7 @@ impl_has_bulk_head! {
     impl HasBulkHead for Object { self._head }
 }
 
-fn objects() -> Result<KVVec<KBox<Object>>> {
+fn objects<A: Reclaimable>() -> Result<KVVec<Box<Object, A>>> {
     let mut objects = KVVec::with_capacity(OPS, GFP_KERNEL)?;
 
     for _ in 0..OPS {
@@ -61,7 +69,7 @@ fn objects() -> Result<KVVec<KBox<Object>>> {
             _head: BulkHead::new(),
             _rest: [0; SIZE - size_of::<BulkHead>()],
         };
-        objects.push(KBox::new(object, GFP_KERNEL)?, GFP_KERNEL)?;
+        objects.push(Box::new(object, GFP_KERNEL)?, GFP_KERNEL)?;
     }
     Ok(objects)
 }
@@ -77,7 +85,10 @@ fn best(name: &str, mut round: impl FnMut() -> Result<u64>) -> Result {
     Ok(())
 }
 
-fn push(queue: &BulkQueue, mut push: impl FnMut(KBox<Object>) -> Result) -> Result<u64> {
+fn push<A: Reclaimable>(
+    queue: &BulkQueue,
+    mut push: impl FnMut(Box<Object, A>) -> Result,
+) -> Result<u64> {
     let objects = objects()?;
     let start = Instant::<Monotonic>::now();
 
@@ -90,13 +101,14 @@ fn push(queue: &BulkQueue, mut push: impl FnMut(KBox<Object>) -> Result) -> Resu
 }
 
 /// As `how` says, which is the order of the names in `init()`.
-fn kfree_rcu(how: u32) -> Result<u64> {
+fn kfree_rcu<A: Reclaimable>(how: u32) -> Result<u64> {
     let mut raw = KVVec::with_capacity(OPS, GFP_KERNEL)?;
 
-    for object in objects()? {
-        raw.push_within_capacity(KBox::into_raw(object))?;
+    for object in objects::<A>()? {
+        raw.push_within_capacity(Box::into_raw(object))?;
     }
-    // SAFETY: There are so many objects, from kmalloc() and as large as C's, which nobody else has.
+    // SAFETY: There are so many objects, as large as C's and from where `how` has them freed, which
+    // nobody else has.
     Ok(unsafe { nolocks_bench_kfree_rcu(how, raw.as_mut_ptr().cast(), OPS as u32) })
 }
 
@@ -107,25 +119,33 @@ impl kernel::Module for Bench {
         let queue = BulkQueue::new(c"nolocks_bench_queue")?;
 
         best("push", || {
-            push(&queue, |object| {
+            push::<Kmalloc>(&queue, |object| {
+                queue.push(object);
+                Ok(())
+            })
+        })?;
+        best("push_vmalloc", || {
+            push::<Vmalloc>(&queue, |object| {
                 queue.push(object);
                 Ok(())
             })
         })?;
         best("push_headless", || {
-            push(&queue, |object| {
+            push::<Kmalloc>(&queue, |object| {
                 queue.push_headless(object).map_err(|_| ENOMEM)
             })
         })?;
         best("try_push", || {
-            push(&queue, |object| queue.try_push(object).map_err(|_| ENOMEM))
+            push::<Kmalloc>(&queue, |object| queue.try_push(object).map_err(|_| ENOMEM))
         })?;
         for (how, name) in ["kfree_rcu", "kfree_rcu_mightsleep", "kfree_rcu_nolock"]
             .into_iter()
             .enumerate()
         {
-            best(name, || kfree_rcu(how as u32))?;
+            best(name, || kfree_rcu::<Kmalloc>(how as u32))?;
         }
+        // Asks itself what it has been given.
+        best("kvfree_rcu_vmalloc", || kfree_rcu::<Vmalloc>(0))?;
         Ok(Self)
     }
 }
