@@ -20,8 +20,8 @@ const MUTANTS: &[Mutant] = &[
                 "        block.kind = kind;\n        block.snapshot = Some(platform.snapshot());\n",
             ),
             (
-                "        block.snapshot = Some(platform.snapshot());\n        self.sealed",
-                "        self.sealed",
+                "        block.snapshot = Some(platform.snapshot());\n        self.counts",
+                "        self.counts",
             ),
         ],
     ),

@@ -643,7 +643,8 @@ impl<R: Policy> Queue<R> {
     /// # Safety
     ///
     /// The object must come from an `O`, and `head` must be part of it.
-    #[inline]
+    // Always, because `wait`, the kind and the head are known where it is called.
+    #[inline(always)]
     unsafe fn push_raw<O: Owned>(
         &self,
         shard: usize,

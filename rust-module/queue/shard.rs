@@ -314,6 +314,7 @@ pub struct Shard<P: Platform> {
     /// Whether [`shrink()`] has been here since the oldest of the open objects came.
     hurried: bool,
     starved: bool,
+    /// Without the objects in open blocks, which a push need not count.
     counts: Counts,
 }
 
@@ -351,19 +352,26 @@ impl<P: Platform> Shard<P> {
 
     /// What was pushed until now, and how.
     pub fn counts(&self) -> Counts {
-        self.counts
+        Counts {
+            pushed: self.counts.pushed + self.open_len() as u64,
+            ..self.counts
+        }
     }
 
     fn has_open(&self) -> bool {
         self.open.iter().any(Option::is_some) || self.listed.first.is_some()
     }
 
+    /// How many objects are in open blocks.
+    fn open_len(&self) -> usize {
+        self.open.iter().flatten().map(|block| block.len).sum()
+    }
+
     /// How many objects [`shrink()`] would hurry.
     fn unhurried(&self) -> usize {
-        let blocks = self.open.iter().flatten().map(|block| block.len);
         match self.hurried {
             true => 0,
-            false => blocks.sum::<usize>() + self.listed.len,
+            false => self.open_len() + self.listed.len,
         }
     }
 
@@ -393,6 +401,7 @@ impl<P: Platform> Shard<P> {
             return false;
         };
         block.snapshot = Some(platform.snapshot());
+        self.counts.pushed += block.len as u64;
         self.sealed.push(block);
         true
     }
@@ -400,29 +409,25 @@ impl<P: Platform> Shard<P> {
     /// Puts an object in a block if there is one.
     #[inline]
     fn put(&mut self, platform: &P, object: Object, kind: Kind) -> bool {
-        if self.open[kind as usize].is_none() && !self.reopen(platform, kind) {
-            return false;
-        }
-        self.counts.pushed += 1;
-        if self.open[kind as usize]
-            .as_mut()
-            .is_some_and(|block| block.push(object))
-        {
+        let Some(block) = &mut self.open[kind as usize] else {
+            return self.put_first(platform, object, kind);
+        };
+        if block.push(object) {
             self.fill_up(platform, kind);
         }
         true
     }
 
-    /// Opens a spare block.
+    /// Opens a spare block for an object.
     #[cold]
-    fn reopen(&mut self, platform: &P, kind: Kind) -> bool {
+    fn put_first(&mut self, platform: &P, object: Object, kind: Kind) -> bool {
         let Some(mut block) = self.spares.pop() else {
             return false;
         };
         block.kind = kind;
         self.open_up(platform);
         self.open[kind as usize] = Some(block);
-        true
+        self.put(platform, object, kind)
     }
 
     /// Seals a block that has just become full.
