@@ -15,6 +15,13 @@ cgroup=/sys/fs/cgroup
 [ -e $cgroup/cgroup.procs ] || mount -t cgroup2 cgroup2 $cgroup
 echo +memory >$cgroup/cgroup.subtree_control && mkdir $cgroup/nolocks && echo $$ >$cgroup/nolocks/cgroup.procs
 
+leaks=/sys/kernel/debug/kmemleak
+# A scan reports what is five seconds old and has not changed since the one before. Without a copy the
+# runner knows that kmemleak could not be asked.
+scan_leaks() {
+	[ ! -e $leaks ] || { echo scan >$leaks && sleep 6 && echo scan >$leaks && cat $leaks >>"$out/kmemleak"; }
+}
+
 say "guest up"
 # 3, because a command in the loop must not eat the plan.
 while read -r verb name file params <&3; do
@@ -28,6 +35,8 @@ while read -r verb name file params <&3; do
 		insmod "/mnt/modules/$file" $params
 		rc=$?
 		if [ $rc = 0 ]; then
+			# What a module holds is no leak.
+			scan_leaks
 			rmmod "${file%.ko}" || rc=$?
 		fi
 		;;
@@ -52,12 +61,7 @@ while read -r verb name file params <&3; do
 	say "case $name rc=$rc"
 done 3<"$boot/plan"
 
-leaks=/sys/kernel/debug/kmemleak
-if [ -e $leaks ]; then
-	# A scan reports what is five seconds old and has not changed since the one before. Without a copy
-	# the runner knows that kmemleak could not be asked.
-	echo scan >$leaks && sleep 6 && echo scan >$leaks && cat $leaks >"$out/kmemleak"
-fi
+scan_leaks
 cat /proc/lockdep_stats >"$out/lockdep_stats" 2>/dev/null
 cat /proc/vmstat >"$out/vmstat"
 cat /proc/cmdline >"$out/cmdline"
