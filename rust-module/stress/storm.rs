@@ -246,8 +246,12 @@ impl Storm {
     /// where none is left to find, and where no room is, a search is longest, and whatever an NMI
     /// puts in or takes out meanwhile has to be found by it.
     fn empty_and_fill(&self, env: &Env) -> Result {
-        // Attempts at the empty slots, and pages for the full ones.
+        // Pages for the full slots.
         const BEYOND: usize = DEPTH;
+        // Attempts at the empty ones. They cost no page, so that there can be so many that most of
+        // the time goes into them: where lockdep looks at every trylock of the lists, less of it is
+        // the search's.
+        const SEARCHES: usize = 16 * DEPTH;
         // Bursts until what has gathered on the lists is taken off again.
         const BURSTS: u32 = 64;
         let mut desk = Desk::new(Self::ROOM)?;
@@ -261,7 +265,7 @@ impl Storm {
                 for _ in 0..BEYOND {
                     desk.pile.push(Held::obtain_as_usual(false).ok_or(ENOMEM)?);
                 }
-                let attempts = vm::in_slots(threads::cpu_of(0)) + BEYOND;
+                let attempts = vm::in_slots(threads::cpu_of(0)) + SEARCHES;
                 let pile = &mut desk.pile;
                 desk.site.run(Context::RawIrqsave, || {
                     self.doing.store(0, Relaxed);
