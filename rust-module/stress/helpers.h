@@ -33,6 +33,7 @@ unsigned int nolocks_online_cpu(unsigned int nth);
 unsigned int nolocks_online_cpus(void);
 
 unsigned int nolocks_in_slots(unsigned int cpu);
+void nolocks_wait_for_a_work(void);
 unsigned int nolocks_in_all_slots(void);
 bool nolocks_is_deferring(void);
 unsigned int nolocks_zones(int nid);

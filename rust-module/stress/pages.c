@@ -8,12 +8,28 @@
 #include <linux/llist.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
+#include <linux/workqueue.h>
 
 #include "helpers.h"
 
 bool nolocks_init_on_alloc_or_free(void)
 {
 	return want_init_on_alloc(0) || want_init_on_free();
+}
+
+static void nolocks_no_work(struct work_struct *work)
+{
+}
+
+/* Of the same kind as the refill's, and queued behind it. */
+void nolocks_wait_for_a_work(void)
+{
+	struct work_struct work;
+
+	INIT_WORK_ONSTACK(&work, nolocks_no_work);
+	queue_work(system_dfl_wq, &work);
+	flush_work(&work);
+	destroy_work_on_stack(&work);
 }
 
 /* pageblock_nr_pages, a macro of many meanings. */
