@@ -65,6 +65,10 @@ module! {
             default: 0,
             description: "How long pages are taken at a 4 ms tick; 0: 1",
         },
+        tick_percent: u32 {
+            default: 0,
+            description: "Share of these pages that each CPU must obtain; 0: 99",
+        },
         hits: u32 {
             default: 0,
             description: "NMIs to hit each part of the slots' code; 0: 1000",
@@ -80,6 +84,7 @@ pub(crate) struct Config {
     pub(crate) mask: u32,
     pub(crate) pages: u64,
     pub(crate) tick_seconds: u32,
+    pub(crate) tick_percent: u32,
     pub(crate) hits: u32,
 }
 
@@ -95,6 +100,7 @@ impl Config {
         let mask = module_parameters::mask.value();
         let pages = module_parameters::pages.value();
         let tick_seconds = module_parameters::tick_seconds.value();
+        let tick_percent = module_parameters::tick_percent.value();
         let hits = module_parameters::hits.value();
         let all = (1 << CASES.len()) - 1;
         let cpus = threads::online_cpus();
@@ -135,6 +141,10 @@ impl Config {
             return Err(EINVAL);
         }
 
+        if tick_percent > 100 {
+            pr_err!("tick_percent={tick_percent} is more than there are: give at most 100\n");
+            return Err(EINVAL);
+        }
         if hits > Self::MAX_HITS {
             pr_err!("hits={} is more than {}: give less\n", hits, Self::MAX_HITS);
             return Err(EINVAL);
@@ -147,6 +157,7 @@ impl Config {
             mask: if mask == 0 { all } else { mask },
             pages: if pages == 0 { 220_000 } else { pages },
             tick_seconds: if tick_seconds == 0 { 1 } else { tick_seconds },
+            tick_percent: if tick_percent == 0 { 99 } else { tick_percent },
             hits: if hits == 0 { 1000 } else { hits },
         })
     }

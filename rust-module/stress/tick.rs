@@ -160,7 +160,7 @@ impl_has_hr_timer! {
     }
 }
 
-/// At least 99 % of half the slots' depth on each CPU by itself, every 4 ms.
+/// At least `tick_percent` of half the slots' depth on each CPU by itself, every 4 ms.
 ///
 /// A tick that gave its pages back itself would have them again in the next one, as
 /// `free_pages_nolock()` puts them into the slots: any reserve bears that forever. So a task frees
@@ -175,6 +175,7 @@ impl_has_hr_timer! {
 /// and says what load it was.
 pub(crate) fn tick(env: &Env) -> Result<Outcome> {
     let wanted = TICKS_A_SECOND * u64::from(env.config.tick_seconds);
+    let percent = u64::from(env.config.tick_percent);
     let attempts = wanted * BURST as u64;
     let cpus = threads::online_cpus().get();
     let obtained = Atomic::new(0);
@@ -193,7 +194,7 @@ pub(crate) fn tick(env: &Env) -> Result<Outcome> {
             threads::cpu_of(nth)
         );
         obtained.add(pages, Relaxed);
-        short.add(u32::from(100 * pages < 99 * attempts), Relaxed);
+        short.add(u32::from(100 * pages < percent * attempts), Relaxed);
         Ok(())
     })?;
     let after = Events::now();
@@ -214,7 +215,7 @@ pub(crate) fn tick(env: &Env) -> Result<Outcome> {
         .check(
             short == 0,
             fmt!(
-                "{short} CPUs did not have 99 %, {} of {} pages in all",
+                "{short} CPUs did not have {percent} %, {} of {} pages in all",
                 stat.obtained,
                 stat.attempts
             ),
