@@ -59,7 +59,7 @@ use crate::{
 };
 
 /// NMIs for each hit that is wanted after which a part counts as out of reach.
-const MOST: u32 = 200;
+const MOST: u32 = 2000;
 /// Pages that an NMI asks for. Few, as most of the time should be the victim's.
 const BURST: usize = 1;
 
@@ -246,14 +246,11 @@ impl Storm {
     /// where none is left to find, and where no room is, a search is longest, and whatever an NMI
     /// puts in or takes out meanwhile has to be found by it.
     fn empty_and_fill(&self, env: &Env) -> Result {
-        // Attempts at the empty slots.
-        const SEARCHES: usize = DEPTH;
-        // Pages for the full ones, each of which is taken past all of them: many, as where lockdep and
-        // DEBUG_VM look at a page on its way there, little of that is the push's.
-        const BEYOND: usize = 4 * DEPTH;
+        // Attempts at the empty slots, and pages for the full ones.
+        const BEYOND: usize = DEPTH;
         // How often they are emptied and filled by the same pages, before there are new ones: so that
         // most of the time goes into that, and not into getting them.
-        const ROUNDS: u32 = 2;
+        const ROUNDS: u32 = 8;
         // Bursts until what has gathered on the lists is taken off again.
         const BURSTS: u32 = 64;
         let mut desk = Desk::new(Self::ROOM)?;
@@ -267,7 +264,7 @@ impl Storm {
                 for _ in 0..BEYOND {
                     desk.pile.push(Held::obtain_as_usual(false).ok_or(ENOMEM)?);
                 }
-                let attempts = vm::in_slots(threads::cpu_of(0)) + BEYOND + SEARCHES;
+                let attempts = vm::in_slots(threads::cpu_of(0)) + BEYOND;
                 let pile = &mut desk.pile;
                 desk.site.run(Context::RawIrqsave, || {
                     for _ in 0..ROUNDS {
