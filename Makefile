@@ -24,7 +24,7 @@ help:
 	@echo 'make setup         check the tools, install what is missing (asks; YES=1 or CI=true means yes), fetch a newer 7.3.x'
 	@echo 'make stress        build kernel and module, boot, run the stress module under lockdep'
 	@echo 'make soak          10 million objects through the bulk queue (OBJECTS= for another number)'
-	@echo 'make test          unit tests, series checks, and every lane with its controls'
+	@echo 'make test          unit tests, models, the form of the series, and every lane with its controls'
 	@echo 'make check         everything that needs no kernel build (under two minutes)'
 	@echo 'make series-check  build and boot every prefix of the series'
 	@echo 'make sparse        sparse on what the series touches in mm/, with a seeded error as control'
