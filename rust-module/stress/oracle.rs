@@ -126,15 +126,17 @@ impl Oracle {
     ///
     /// In any context, of a task that is pinned.
     pub(crate) fn count<T>(&self, tally: &mut Tally, func: impl FnOnce() -> T) -> T {
-        self.count_if(tally, func, |_| true)
+        self.count_if(tally, func, |_, alone| alone)
     }
 
-    /// As [`Self::count()`], for a call whose result `is_one` of those to be counted.
+    /// As [`Self::count()`], for a call that is `one` to be counted: by its result, and by whether
+    /// nothing got in between. Of a call that was disturbed only locks that nobody else takes can be
+    /// told.
     pub(crate) fn count_if<T>(
         &self,
         tally: &mut Tally,
         func: impl FnOnce() -> T,
-        is_one: impl FnOnce(&T) -> bool,
+        one: impl FnOnce(&T, bool) -> bool,
     ) -> T {
         let (cpu, task) = here();
 
@@ -148,7 +150,8 @@ impl Oracle {
         let value = func();
         RECORDER.cpu.store(OFF, Relaxed);
 
-        if !RECORDER.disturbed.load(Relaxed) && switches() == before && is_one(&value) {
+        let alone = !RECORDER.disturbed.load(Relaxed) && switches() == before;
+        if one(&value, alone) {
             let taken = RECORDER.taken.load(Relaxed);
             tally.calls += 1;
             tally.lost += taken.saturating_sub(TAKEN);
@@ -213,11 +216,15 @@ impl Tally {
 
     /// Locks with a name that `wanted` says yes to; RCU's are no locks that anybody waits for.
     pub(crate) fn locks(&self, wanted: impl Fn(&[u8]) -> bool) -> usize {
+        self.named(wanted) + self.lost
+    }
+
+    /// As [`Self::locks()`], but only those that were noted by name.
+    pub(crate) fn named(&self, wanted: impl Fn(&[u8]) -> bool) -> usize {
         self.iter()
             .filter(|(name, _)| !is_rcu(name) && wanted(name.to_bytes()))
             .map(|(_, n)| n)
-            .sum::<usize>()
-            + self.lost
+            .sum()
     }
 
     /// An allocation or a free takes pcp->lock once where it may, and nothing where it may not.
@@ -285,7 +292,7 @@ fn is_rcu(name: &CStr) -> bool {
 }
 
 /// `pcp->lock`, or the function that tries it.
-fn is_pcp_lock(name: &[u8]) -> bool {
+pub(crate) fn is_pcp_lock(name: &[u8]) -> bool {
     name == match (NAMED, cfg!(CONFIG_PREEMPT_RT)) {
         (true, _) => b"&pcp->lock".as_slice(),
         (false, true) => b"rt_spin_trylock",
