@@ -501,7 +501,6 @@ mod tests {
         Outcome {
             console,
             ending,
-            took: Duration::ZERO,
             hung_before: None,
         }
     }
