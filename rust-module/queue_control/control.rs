@@ -24,6 +24,8 @@ mod context;
 mod node;
 #[path = "../queue_stress/readers.rs"]
 mod readers;
+#[path = "../stress/rng.rs"]
+mod rng;
 #[path = "../stress/threads.rs"]
 mod threads;
 

@@ -6,10 +6,7 @@ use core::mem::MaybeUninit;
 
 use kernel::{
     bindings,
-    page::{
-        Page,
-        PAGE_SIZE, //
-    },
+    page::PAGE_SIZE,
     prelude::*,
     sync::atomic::{
         ordering::Relaxed,
@@ -67,6 +64,7 @@ use crate::{
     },
     readers,
     threads,
+    warmer::Warmer,
     Config, //
 };
 
@@ -117,17 +115,15 @@ pub(crate) struct Env {
 
 impl Env {
     pub(crate) fn new(config: Config) -> Result<Self> {
-        let nmi = match Nmi::new() {
-            Ok(nmi) => Some(nmi),
-            Err(err) if err == EOPNOTSUPP => None,
-            Err(err) => return Err(err),
-        };
-        Ok(Self { config, nmi })
+        Ok(Self {
+            config,
+            nmi: Nmi::if_any()?,
+        })
     }
 
     /// The contexts that this machine can enter.
     pub(crate) fn contexts(&self) -> impl Iterator<Item = Context> + Clone + '_ {
-        Context::ALL.into_iter().filter(|ctx| self.can_enter(*ctx))
+        Context::possible(&self.nmi)
     }
 
     /// Those where a push need not be a try.
@@ -139,34 +135,25 @@ impl Env {
     pub(crate) fn fill_slots(&self) -> Result {
         PageSlots::register(1).map(drop)
     }
-
-    fn can_enter(&self, ctx: Context) -> bool {
-        ctx != Context::Nmi || self.nmi.is_some()
-    }
 }
 
 /// One task's means to push everywhere.
 pub(crate) struct Desk {
     pub(crate) site: Pin<KBox<Site>>,
-    warmer: KVVec<Page>,
+    warmer: Warmer,
 }
 
 impl Desk {
     pub(crate) fn new(room: usize) -> Result<Self> {
         Ok(Self {
             site: KBox::pin_init(Site::new(), GFP_KERNEL)?,
-            warmer: KVVec::with_capacity(2 * room, GFP_KERNEL)?,
+            warmer: Warmer::new(2 * room)?,
         })
     }
 
     /// Leaves pages on this CPU's lists, twice as many as needed. To be called [`Pinned`].
     pub(crate) fn warm(&mut self, n: usize) -> Result {
-        for _ in 0..2 * n {
-            self.warmer
-                .push_within_capacity(Page::alloc_page(GFP_KERNEL)?)?;
-        }
-        self.warmer.clear();
-        Ok(())
+        self.warmer.warm(2 * n)
     }
 
     /// Pushes a node in `ctx`, and returns it if it came back.
@@ -241,7 +228,7 @@ fn check_stats(outcome: Outcome, stats: Stats, queued: u64, returned: u64) -> Ou
 }
 
 fn context(env: &Env, ctx: Context) -> Result<Outcome> {
-    if !env.can_enter(ctx) {
+    if !ctx.is_possible(&env.nmi) {
         return Ok(Outcome::Skipped("no NMI can be sent on this machine"));
     }
 

@@ -37,7 +37,8 @@ use crate::{
         Queue,
         CAPACITY, //
     },
-    threads,
+    rng::Rng,
+    threads, //
 };
 
 /// Nodes that a writer replaces in one visit to a context.
@@ -173,11 +174,11 @@ impl<R: Accepts<Node>> Scene<'_, R> {
         let mut done = 0;
 
         while done < writes {
-            let origin = *rng.pick(self.choice.origins).ok_or(EINVAL)?;
+            let origin = *rng.pick(self.choice.origins.iter()).ok_or(EINVAL)?;
             while fresh.len() < BATCH {
                 fresh.push_within_capacity(Boxed::new(origin)?)?;
             }
-            let ctx = *rng.pick(self.choice.contexts).ok_or(EINVAL)?;
+            let ctx = *rng.pick(self.choice.contexts.iter()).ok_or(EINVAL)?;
             let how = match rng.below(4) {
                 _ if ctx == Context::Nmi => How::Try,
                 0 => How::Headless,
@@ -226,7 +227,7 @@ impl<R: Accepts<Node>> Scene<'_, R> {
             left -= 1;
             left != 0 && tally.queued.load(Relaxed) < end
         }));
-        if let Some(ctx) = rng.pick(self.choice.contexts) {
+        if let Some(ctx) = rng.pick(self.choice.contexts.iter()) {
             let _pinned = Pinned::new();
             site.run(*ctx, || {
                 for _ in 1..READS {
@@ -237,27 +238,5 @@ impl<R: Accepts<Node>> Scene<'_, R> {
         tally.reads.add(READS, Relaxed);
         tally.stale.add(stale, Relaxed);
         breathe();
-    }
-}
-
-/// A small generator of its own, so that a seed repeats a run.
-struct Rng(u64);
-
-impl Rng {
-    fn new(seed: u64, stream: u64) -> Self {
-        // Xorshift does not get away from 0.
-        Self((seed ^ (stream + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)).max(1))
-    }
-
-    /// A number below `n`, which is not 0.
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        ((self.0 >> 11) as usize).checked_rem(n).unwrap_or(0)
-    }
-
-    fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
-        from.get(self.below(from.len()))
     }
 }

@@ -26,8 +26,12 @@ mod ktap;
 #[allow(dead_code, reason = "for the pages' own stress test")]
 #[path = "../stress/oracle.rs"]
 mod oracle;
+#[path = "../stress/rng.rs"]
+mod rng;
 #[path = "../stress/threads.rs"]
 mod threads;
+#[path = "../stress/warmer.rs"]
+mod warmer;
 
 mod cases;
 mod locks;
@@ -92,9 +96,8 @@ impl Config {
     fn from_parameters() -> Result<Self> {
         let objects = module_parameters::objects.value();
         let seed = module_parameters::seed.value();
-        let mask = module_parameters::mask.value();
+        let mask = ktap::chosen(module_parameters::mask.value(), &CASES)?;
         let fail = module_parameters::fail.value();
-        let all = (1 << CASES.len()) - 1;
 
         if objects > Self::MAX_OBJECTS {
             pr_err!(
@@ -112,15 +115,6 @@ impl Config {
             );
             return Err(EINVAL);
         }
-        if mask & !all != 0 {
-            pr_err!(
-                "mask={:#x} names cases that do not exist: there are {}, {:#x} is all\n",
-                mask,
-                CASES.len(),
-                all
-            );
-            return Err(EINVAL);
-        }
         FAIL_EVERY.store(fail, Relaxed);
 
         Ok(Self {
@@ -131,7 +125,7 @@ impl Config {
             },
             seed: if seed == 0 { 1 } else { seed },
             fail: fail != 0,
-            mask: if mask == 0 { all } else { mask },
+            mask,
         })
     }
 }

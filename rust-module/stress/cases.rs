@@ -5,7 +5,6 @@
 use core::num::NonZero;
 
 use kernel::{
-    page::Page,
     prelude::*,
     sync::{
         atomic::{
@@ -55,11 +54,13 @@ use crate::{
         },
         slots::PageSlots, //
     },
+    rng::Rng,
     storm,
     sysctl,
     threads,
     tick,
     vm,
+    warmer::Warmer,
     Config, //
 };
 
@@ -116,26 +117,17 @@ pub(crate) struct Env {
 
 impl Env {
     pub(crate) fn new(config: Config) -> Result<Self> {
-        let nmi = match Nmi::new() {
-            Ok(nmi) => Some(nmi),
-            Err(err) if err == EOPNOTSUPP => None,
-            Err(err) => return Err(err),
-        };
         Ok(Self {
             config,
             slots: KBox::pin_init(new_mutex!(None), GFP_KERNEL)?,
             ledger: Ledger::open(),
-            nmi,
+            nmi: Nmi::if_any()?,
         })
     }
 
     /// The contexts that this machine can enter.
     pub(crate) fn contexts(&self) -> impl Iterator<Item = Context> + Clone + '_ {
-        Context::ALL.into_iter().filter(|ctx| self.can_enter(*ctx))
-    }
-
-    fn can_enter(&self, ctx: Context) -> bool {
-        ctx != Context::Nmi || self.nmi.is_some()
+        Context::possible(&self.nmi)
     }
 
     /// Fills the slots of all CPUs, for the first time or again.
@@ -173,24 +165,6 @@ impl Stat {
             self.attempts,
             self.obtained
         );
-    }
-}
-
-/// Fills this CPU's pcp lists the ordinary way.
-pub(crate) struct Warmer(KVVec<Page>);
-
-impl Warmer {
-    pub(crate) fn new(room: usize) -> Result<Self> {
-        Ok(Self(KVVec::with_capacity(room, GFP_KERNEL)?))
-    }
-
-    /// Leaves `n` pages there, as far as they have room. To be called [`Pinned`].
-    pub(crate) fn warm(&mut self, n: usize) -> Result {
-        for _ in 0..n {
-            self.0.push_within_capacity(Page::alloc_page(GFP_KERNEL)?)?;
-        }
-        self.0.clear();
-        Ok(())
     }
 }
 
@@ -268,30 +242,6 @@ impl Desk {
     }
 }
 
-/// A small generator of its own, so that a seed repeats a run.
-pub(crate) struct Rng(u64);
-
-impl Rng {
-    pub(crate) fn new(seed: u64, stream: u64) -> Self {
-        // Xorshift does not get away from 0.
-        Self((seed ^ (stream + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)).max(1))
-    }
-
-    /// A number below `n`.
-    pub(crate) fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as usize % n
-    }
-
-    /// One of the contexts, [`Context::Task`] if there are none.
-    fn pick(&mut self, mut contexts: impl Iterator<Item = Context> + Clone) -> Context {
-        let n = contexts.clone().count().max(1);
-        contexts.nth(self.below(n)).unwrap_or(Context::Task)
-    }
-}
-
 /// With nobody registered no slot holds a page, and where no lock may be tried NULL is right.
 fn unregistered(env: &Env) -> Result<Outcome> {
     const ROUNDS: u32 = 10;
@@ -338,7 +288,7 @@ fn ledger(env: &Env) -> Result<Outcome> {
 fn context(env: &Env, ctx: Context) -> Result<Outcome> {
     const ROUNDS: u32 = 100;
 
-    if !env.can_enter(ctx) {
+    if !ctx.is_possible(&env.nmi) {
         return Ok(Outcome::Skipped("no NMI can be sent on this machine"));
     }
 
@@ -532,9 +482,12 @@ fn worker(
         }
 
         let _pinned = Pinned::new();
-        let mut any = || match rng.below(4) {
-            0 => rng.pick(legal.clone()),
-            _ => rng.pick(direct.clone()),
+        let mut any = || {
+            let ctx = match rng.below(4) {
+                0 => rng.pick(legal.clone()),
+                _ => rng.pick(direct.clone()),
+            };
+            ctx.unwrap_or(Context::Task)
         };
         let (ctx, elsewhere) = (any(), any());
         let n = ctx.chunk(1 + rng.below(2 * PROMISED));

@@ -107,6 +107,16 @@ impl Context {
         }
     }
 
+    /// Those that a machine with or without `nmi` can enter.
+    #[allow(dead_code, reason = "a control enters the one that it needs")]
+    pub(crate) fn possible(nmi: &Option<Nmi>) -> impl Iterator<Item = Self> + Clone + '_ {
+        Self::ALL.into_iter().filter(|ctx| ctx.is_possible(nmi))
+    }
+
+    pub(crate) fn is_possible(self, nmi: &Option<Nmi>) -> bool {
+        self != Self::Nmi || nmi.is_some()
+    }
+
     /// Whether rule 3 of the contract lets an allocation try `pcp->lock` here.
     pub(crate) const fn trylock_allowed(self) -> bool {
         cfg!(CONFIG_SMP) && (!cfg!(CONFIG_PREEMPT_RT) || matches!(self, Self::Task | Self::Softirq))
@@ -460,6 +470,16 @@ impl Nmi {
             return Err(EOPNOTSUPP);
         }
         Ok(nmi)
+    }
+
+    /// None where this machine has no NMIs to send.
+    #[allow(dead_code, reason = "a control needs them")]
+    pub(crate) fn if_any() -> Result<Option<Self>> {
+        match Self::new() {
+            Ok(nmi) => Ok(Some(nmi)),
+            Err(err) if err == EOPNOTSUPP => Ok(None),
+            Err(err) => Err(err),
+        }
     }
 
     /// What sends them does not survive a CPU that goes offline. To be called while nobody sends.

@@ -26,6 +26,23 @@ impl Outcome {
 /// A case and its name.
 pub(crate) type Case<E> = (&'static str, fn(&E) -> Result<Outcome>);
 
+/// The cases to run by what a parameter says, 0 for all of them.
+#[allow(dead_code, reason = "the controls are chosen by name")]
+pub(crate) fn chosen<E>(mask: u32, cases: &[Case<E>]) -> Result<u32> {
+    let all = (1 << cases.len()) - 1;
+
+    if mask & !all != 0 {
+        pr_err!(
+            "mask={:#x} names cases that do not exist: there are {}, {:#x} is all\n",
+            mask,
+            cases.len(),
+            all
+        );
+        return Err(EINVAL);
+    }
+    Ok(if mask == 0 { all } else { mask })
+}
+
 /// Runs the cases whose bit is set in `mask`; an error if one failed.
 ///
 /// `seed` is what a later run needs to do the same.

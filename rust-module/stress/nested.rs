@@ -34,8 +34,7 @@ use crate::{
     },
     cases::{
         Env,
-        Stat,
-        Warmer, //
+        Stat, //
     },
     context::{
         breathe,
@@ -47,6 +46,7 @@ use crate::{
     ktap::Outcome,
     nolocks::page::NoLocksFlags,
     threads,
+    warmer::Warmer, //
 };
 
 extern "C" {

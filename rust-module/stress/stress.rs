@@ -23,11 +23,13 @@ mod ledger;
 mod locks;
 mod nested;
 mod oracle;
+mod rng;
 mod storm;
 mod sysctl;
 mod threads;
 mod tick;
 mod vm;
+mod warmer;
 
 use cases::{
     Env,
@@ -97,12 +99,11 @@ impl Config {
         let seconds = module_parameters::seconds.value();
         let threads = module_parameters::threads.value();
         let seed = module_parameters::seed.value();
-        let mask = module_parameters::mask.value();
+        let mask = ktap::chosen(module_parameters::mask.value(), &CASES)?;
         let pages = module_parameters::pages.value();
         let tick_seconds = module_parameters::tick_seconds.value();
         let tick_percent = module_parameters::tick_percent.value();
         let hits = module_parameters::hits.value();
-        let all = (1 << CASES.len()) - 1;
         let cpus = threads::online_cpus();
         let max_threads = 16 * cpus.get();
 
@@ -120,15 +121,6 @@ impl Config {
                 "threads={} is more than 16 for each online CPU ({})\n",
                 threads,
                 max_threads
-            );
-            return Err(EINVAL);
-        }
-        if mask & !all != 0 {
-            pr_err!(
-                "mask={:#x} names cases that do not exist: there are {}, {:#x} is all\n",
-                mask,
-                CASES.len(),
-                all
             );
             return Err(EINVAL);
         }
@@ -154,7 +146,7 @@ impl Config {
             seconds,
             threads: NonZero::new(threads).unwrap_or(cpus),
             seed: if seed == 0 { 1 } else { seed },
-            mask: if mask == 0 { all } else { mask },
+            mask,
             pages: if pages == 0 { 220_000 } else { pages },
             tick_seconds: if tick_seconds == 0 { 1 } else { tick_seconds },
             tick_percent: if tick_percent == 0 { 99 } else { tick_percent },
