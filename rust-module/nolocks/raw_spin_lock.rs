@@ -29,14 +29,22 @@ extern "C" {
         name: *const c_char,
         key: *mut bindings::lock_class_key,
     );
+    #[cfg(any(not(CONFIG_SMP), CONFIG_INLINE_SPIN_LOCK_IRQSAVE))]
     fn nolocks_raw_spin_lock_irqsave(lock: *mut bindings::raw_spinlock_t) -> c_ulong;
     fn nolocks_raw_spin_trylock_irqsave(
         lock: *mut bindings::raw_spinlock_t,
         flags: *mut c_ulong,
     ) -> bool;
+    #[cfg(any(not(CONFIG_SMP), CONFIG_INLINE_SPIN_UNLOCK_IRQRESTORE))]
     fn nolocks_raw_spin_unlock_irqrestore(lock: *mut bindings::raw_spinlock_t, flags: c_ulong);
     fn nolocks_raw_spin_assert_held(lock: *mut bindings::raw_spinlock_t);
 }
+
+// A helper costs as much as a third of the lock, and is needed only where these are no functions.
+#[cfg(all(CONFIG_SMP, not(CONFIG_INLINE_SPIN_LOCK_IRQSAVE)))]
+use bindings::_raw_spin_lock_irqsave as nolocks_raw_spin_lock_irqsave;
+#[cfg(all(CONFIG_SMP, not(CONFIG_INLINE_SPIN_UNLOCK_IRQRESTORE)))]
+use bindings::_raw_spin_unlock_irqrestore as nolocks_raw_spin_unlock_irqrestore;
 
 /// Creates a [`RawSpinLock`] initialiser with the given name and a lock class of its own.
 macro_rules! new_raw_spin_lock {
