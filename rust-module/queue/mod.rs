@@ -624,6 +624,8 @@ impl<R: Policy> Queue<R> {
         unsafe { bindings::raw_smp_processor_id() as usize }
     }
 
+    // Always, for the same reason as below.
+    #[inline(always)]
     fn push_to<O: Owned>(&self, shard: usize, wait: bool, object: O) -> Result<(), O>
     where
         R: Accepts<O::Value>,

@@ -366,6 +366,9 @@ impl<R: Policy> shard::Platform for Local<R> {
         unsafe { bindings::irq_work_queue(self.irq_work.get()) };
     }
 
+    /// Of what is in a block nobody else keeps a record.
+    const ADOPTS: bool = cfg!(any(CONFIG_DEBUG_OBJECTS, CONFIG_DEBUG_KMEMLEAK));
+
     fn adopt(&self, object: Object) -> bool {
         // SAFETY: The queue owns the object.
         unsafe { nolocks_queue_adopt(object.as_ptr(), R::OWNS_MEMORY) }
@@ -373,8 +376,10 @@ impl<R: Policy> shard::Platform for Local<R> {
 
     unsafe fn reclaim(&self, kind: Option<Kind>, objects: &mut [Object]) {
         for object in objects.iter() {
-            // SAFETY: By the safety requirements, and it was adopted.
-            unsafe { nolocks_queue_disown(object.as_ptr()) };
+            if Self::ADOPTS {
+                // SAFETY: By the safety requirements, and it was adopted.
+                unsafe { nolocks_queue_disown(object.as_ptr()) };
+            }
             // SAFETY: By the safety requirements.
             unsafe { R::destroy(*object) };
         }

@@ -60,6 +60,9 @@ pub trait Platform: Sized {
     /// Has [`Shard::wake()`] looked at soon. Called under the shard's lock.
     fn kick(&self);
 
+    /// Whether [`Self::adopt()`] may say no to an object in a block, or has to hear of it.
+    const ADOPTS: bool = true;
+
     /// Called by [`drain()`] when it first meets an object. False keeps the object from being freed.
     fn adopt(&self, object: Object) -> bool;
 
@@ -685,7 +688,9 @@ pub fn drain<P: Platform>(
         waiting.adopt_listed(platform);
     }
     while let Some(mut block) = sealed.pop() {
-        waiting.twice += block.retain(|object| platform.adopt(object)) as u64;
+        if P::ADOPTS {
+            waiting.twice += block.retain(|object| platform.adopt(object)) as u64;
+        }
         waiting.blocks.push(block);
     }
     let mut pages = waiting.reclaim_blocks(platform);
