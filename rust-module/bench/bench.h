@@ -24,5 +24,6 @@
 })
 
 u64 nolocks_bench_kfree_rcu(unsigned int how, void **objects, unsigned int nr);
+void nolocks_bench_before_workers(void);
 
 #endif

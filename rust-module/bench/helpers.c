@@ -3,6 +3,7 @@
  * What kvfree_rcu() costs in C, for queue.rs to hold itself against.
  */
 #include <linux/rcupdate.h>
+#include <linux/sched.h>
 #include <linux/slab.h>
 
 #include "bench.h"
@@ -32,4 +33,13 @@ u64 nolocks_bench_kfree_rcu(unsigned int how, void **objects, unsigned int nr)
 	default:
 		return NOLOCKS_BEST(1, nr, kfree_rcu_nolock(at[op], rcu));
 	}
+}
+
+/*
+ * Leaves the workers of both to a later time: to queue an object is one thing,
+ * to free it another, and whether a worker gets in between is up to chance.
+ */
+void nolocks_bench_before_workers(void)
+{
+	sched_set_fifo(current);
 }

@@ -43,6 +43,7 @@ module! {
 
 extern "C" {
     fn nolocks_bench_kfree_rcu(how: u32, objects: *mut *mut c_void, nr: u32) -> u64;
+    fn nolocks_bench_before_workers();
 }
 
 /// Two blocks' worth, so that what a block costs is in it.
@@ -118,6 +119,8 @@ impl kernel::Module for Bench {
     fn init(_module: &'static ThisModule) -> Result<Self> {
         let queue = BulkQueue::new(c"nolocks_bench_queue")?;
 
+        // SAFETY: The current task is the one that loads the module, and may sleep.
+        unsafe { nolocks_bench_before_workers() };
         best("push", || {
             push::<Kmalloc>(&queue, |object| {
                 queue.push(object);
