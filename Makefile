@@ -24,7 +24,7 @@ help:
 	@echo 'make setup         check the tools, install what is missing (asks; YES=1 or CI=true means yes), fetch a newer 7.3.x'
 	@echo 'make stress        build kernel and module, boot, run the stress module under lockdep'
 	@echo 'make soak          10 million objects through the bulk queue (OBJECTS= for another number)'
-	@echo 'make test          unit tests, models, the form of the series, and every lane with its controls'
+	@echo 'make test          unit tests, models, the form of the series, the four main lanes with their controls'
 	@echo 'make check         everything that needs no kernel build (under two minutes)'
 	@echo 'make series-check  build and boot every prefix of the series'
 	@echo 'make sparse        sparse on what the series touches in mm/, with a seeded error as control'
@@ -38,7 +38,7 @@ help:
 	@echo 'make repro RUN=    repeat a run with its images, modules and seed'
 	@echo 'make clean         remove builds and runs from the cache'
 	@echo
-	@echo 'KDIR=  your kernel tree; only apply and unapply change it, all else works on a copy'
+	@echo 'KDIR=  your kernel tree; only apply and unapply change it, modules reads it, all else works on a copy'
 	@echo 'LANE=  $(sort $(patsubst ci/lanes/%.config,%,$(wildcard ci/lanes/*.config))), or all'
 	@echo 'SECONDS= THREADS= SEED= MASK= PAGES=  the stress module'"'"'s parameters'
 	@echo 'OBJECTS=  the same of the queue'"'"'s'

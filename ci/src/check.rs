@@ -130,8 +130,9 @@ fn count_tests(lines: &[String], success: bool, tally: &mut Tally) -> (usize, us
 }
 
 /// What the models go through without finding a bug, as their tests call it.
-const EXPLORED: [&str; 3] = [
+const EXPLORED: [&str; 4] = [
     "interleavings of the slots",
+    "interleavings of the refill",
     "interleavings of the queue",
     "random sequences of the queue",
 ];

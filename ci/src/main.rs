@@ -64,7 +64,7 @@ struct Where {
     lane: Option<String>,
 }
 
-/// The stress module's parameters; 0 or none means the lane's own.
+/// The stress module's parameters; none means the lane's own, 0 the module's default.
 #[derive(Args, Clone, Default)]
 struct Params {
     #[arg(long)]

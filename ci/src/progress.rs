@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 const LOG_EVERY: Duration = Duration::from_secs(30);
-/// Two boots may be under way at once.
+/// Several boots may be under way at once.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 pub struct Progress {

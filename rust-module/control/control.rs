@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Deliberate bugs, one for each boot, to show that the tests would see them.
+//! Deliberate bugs, one for each load, to show that the tests would see them.
 //!
 //! Lockdep, the scheduler, the ledger or the oracle must report each of them. Of no other use.
 

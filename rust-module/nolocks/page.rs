@@ -94,7 +94,7 @@ impl NoLocksFlags {
         Self(self.0 | 1 << bindings::___GFP_THISNODE_BIT)
     }
 
-    /// The cpuset's memory policy is enforced.
+    /// In a task, only the nodes of its cpuset are asked.
     pub const fn hardwall(self) -> Self {
         // INVARIANT: `__GFP_HARDWALL` is allowed.
         Self(self.0 | 1 << bindings::___GFP_HARDWALL_BIT)

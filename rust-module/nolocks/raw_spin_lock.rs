@@ -14,7 +14,6 @@ use kernel::{
     prelude::*,
     sync::lock::{
         Backend,
-        Guard,
         Lock, //
     },
 };
@@ -69,9 +68,6 @@ pub(crate) use new_raw_spin_lock;
 /// Each guard restores the interrupt state that it found, so nested guards must be dropped in
 /// reverse order of locking; otherwise interrupts come back on while a lock is still held.
 pub type RawSpinLock<T> = Lock<T, RawSpinLockBackend>;
-
-/// A [`Guard`] acquired from locking a [`RawSpinLock`].
-pub type RawSpinLockGuard<'a, T> = Guard<'a, T, RawSpinLockBackend>;
 
 /// A `raw_spinlock_t` lock backend that saves and disables local interrupts.
 pub struct RawSpinLockBackend;

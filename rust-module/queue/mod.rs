@@ -68,7 +68,7 @@ use shard::{
 pub const CAPACITY: usize = PAGE_SIZE / size_of::<Object>() - 7;
 
 /// Pages that each CPU keeps for the queue where no lock may be tried. A push that takes one has them
-/// refilled by a worker of that CPU's, for which nobody makes room: for so many blocks a CPU may go
+/// refilled by a worker, for which nobody makes room: for so many blocks a CPU may go
 /// on pushing until the worker has had its turn.
 const SLOTS: u32 = 16;
 
