@@ -26,9 +26,15 @@ unsigned long nolocks_raw_spin_lock_irqsave(raw_spinlock_t *lock)
 	return flags;
 }
 
+/*
+ * Without SMP a lock is the disabled interrupts and has no state to look at, and
+ * a trylock succeeds for an NMI that came while the lock was held.
+ */
 bool nolocks_raw_spin_trylock_irqsave(raw_spinlock_t *lock,
 				      unsigned long *flags)
 {
+	if (!IS_ENABLED(CONFIG_SMP) && irqs_disabled())
+		return false;
 	return raw_spin_trylock_irqsave(lock, *flags);
 }
 

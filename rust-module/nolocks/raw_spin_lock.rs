@@ -63,7 +63,7 @@ pub(crate) use new_raw_spin_lock;
 ///
 /// May be taken in task, softirq and hard interrupt context and under any other raw spinlock. Not
 /// in NMI, where only [`try_lock()`](Lock::try_lock) is safe: the lock may be held by what the NMI
-/// interrupted.
+/// interrupted. Without SMP that says no wherever interrupts are disabled.
 ///
 /// Each guard restores the interrupt state that it found, so nested guards must be dropped in
 /// reverse order of locking; otherwise interrupts come back on while a lock is still held.
@@ -73,7 +73,10 @@ pub type RawSpinLock<T> = Lock<T, RawSpinLockBackend>;
 pub struct RawSpinLockBackend;
 
 // SAFETY: `raw_spinlock_t` gives mutual exclusion between CPUs, and the disabled interrupts keep
-// this CPU from entering twice. `relock` is the default one, which locks the same way.
+// this CPU from entering twice. Without SMP they alone do, and two things are left to the user, who
+// would see a deadlock with SMP: not to lock what is locked already, as with the kernel crate's own
+// spinlocks, and to drop nested guards in order. `relock` is the default one, which locks the same
+// way.
 unsafe impl Backend for RawSpinLockBackend {
     type State = bindings::raw_spinlock_t;
     /// The interrupt state to restore.

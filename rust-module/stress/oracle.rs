@@ -287,8 +287,12 @@ impl Tally {
     }
 }
 
+/// RCU's own locks, as that of an `rcu_node`, are locks like all others.
 fn is_rcu(name: &CStr) -> bool {
-    name.to_bytes().starts_with(b"rcu_")
+    matches!(
+        name.to_bytes(),
+        b"rcu_read_lock" | b"rcu_read_lock_bh" | b"rcu_read_lock_sched" | b"rcu_callback"
+    )
 }
 
 /// `pcp->lock`, or the function that tries it.
