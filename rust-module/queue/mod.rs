@@ -371,6 +371,8 @@ impl<R: Policy> Drop for Shards<R> {
                 |shard| shard.state.with(|state| state.counts().pushed),
             );
         }
+        self.shards.iter().for_each(Local::settle);
+        kernel::sync::rcu::synchronize_rcu();
         self.shards.iter().for_each(Local::stop);
     }
 }

@@ -271,13 +271,20 @@ impl<R: Policy> Local<R> {
         rest
     }
 
-    /// Waits for works that may still run. To be called when nothing is left to drain, and nobody
-    /// can push any more.
+    /// Waits for the interrupt that may still be to come. To be called when nobody can push any more.
+    pub(super) fn settle(&self) {
+        // SAFETY: Initialised in `new()`.
+        unsafe { bindings::irq_work_sync(self.irq_work.get()) };
+    }
+
+    /// Waits for works that may still run. To be called when nothing is left to drain, and when an
+    /// RCU grace period has passed since all shards were [`settle()`](Self::settle)d: that does not
+    /// wait for a handler that still runs on another CPU than a later one, but RCU waits for
+    /// handlers, as interrupts are disabled in them.
     pub(super) fn stop(&self) {
-        // SAFETY: Initialised in `new()`. In this order: each may queue the next, and with nothing to
-        // drain none queues the one before.
+        // SAFETY: Initialised in `new()`. In this order: the first may queue the second, and with
+        // nothing to drain none queues the one before.
         unsafe {
-            bindings::irq_work_sync(self.irq_work.get());
             bindings::disable_delayed_work_sync(self.delayed_work.get());
             bindings::flush_rcu_work(self.rcu_work.get());
         }

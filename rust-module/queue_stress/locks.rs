@@ -105,6 +105,11 @@ fn count(
     // The shard's own lock, which each push takes, shows that the oracle sees what there is: once
     // more for a push that finds no block at first, and all that in a second shard.
     let most = if how == How::Try { 4 } else { 2 };
+    // Without SMP nothing can be tried where interrupts are disabled.
+    let least = match cfg!(CONFIG_SMP) || how != How::Try {
+        true => calls,
+        false => 0,
+    };
     // A push allocates no more than one block, and none where it is not to find one.
     let most_pcp = match memory && ctx.trylock_allowed() {
         true => calls,
@@ -124,7 +129,7 @@ fn count(
         )
         .check(
             // In its trylock and in its unlock, pcp->lock takes its own wait_lock.
-            shard >= calls
+            shard >= least
                 && shard <= most * calls
                 && pcp <= most_pcp
                 && inner <= 2 * pcp
