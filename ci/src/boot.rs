@@ -75,6 +75,7 @@ pub struct Guest {
 pub struct Outcome {
     pub console: String,
     pub ending: Ending,
+    pub took: Duration,
     /// Where an earlier attempt is kept that hung before the guest was up.
     pub hung_before: Option<PathBuf>,
 }
@@ -220,6 +221,7 @@ impl Guest {
         file.flush()?;
         group.wait()?;
         check_interrupt()?;
+        let took = progress.elapsed();
         progress.finish(&match ending {
             Ending::Done => "guest done".to_owned(),
             Ending::Died(phase) => format!("the guest ended during {phase}"),
@@ -230,6 +232,7 @@ impl Guest {
         Ok(Outcome {
             console,
             ending,
+            took,
             hung_before: None,
         })
     }

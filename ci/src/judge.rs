@@ -501,6 +501,7 @@ mod tests {
         Outcome {
             console,
             ending,
+            took: Duration::ZERO,
             hung_before: None,
         }
     }

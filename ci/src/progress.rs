@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Progress of long steps: a bar on a terminal, a line now and then in a log.
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
-use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 const LOG_EVERY: Duration = Duration::from_secs(30);
-/// Several boots may be under way at once.
-static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 pub struct Progress {
     what: String,
@@ -34,7 +31,6 @@ impl Progress {
             } else {
                 "{prefix} {spinner} {elapsed} {wide_msg}"
             };
-            let bar = BARS.add(bar);
             bar.set_style(ProgressStyle::with_template(style).expect("a constant template"));
             bar.set_prefix(what.clone());
             bar.enable_steady_tick(Duration::from_millis(200));
@@ -90,12 +86,15 @@ impl Progress {
         self.done
     }
 
+    pub fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
     pub fn finish(self, result: &str) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        let took = span(self.start.elapsed());
-        BARS.suspend(|| eprintln!("{}: {result} ({took})", self.what));
+        eprintln!("{}: {result} ({})", self.what, span(self.start.elapsed()));
     }
 }
 

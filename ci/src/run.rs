@@ -16,7 +16,6 @@ use crate::tally::Tally;
 use crate::tree::{self, Prepared};
 use crate::{Where, check, compile_fail, root};
 use anyhow::{Context, Result};
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -216,11 +215,11 @@ impl Job {
         write_json(&ready.folder.join("metadata.json"), metadata)?;
         let lane = &ready.lane;
         let load = Duration::from_secs(plan.load_s);
-        let began = Instant::now();
         let outcome = ready.boot(MAIN, &plan.lines, load)?;
         let mut own = Tally::default();
         let folder = ready.folder.join(MAIN);
         let seen = judge::green(lane, plan, &folder, &outcome, &mut own)?;
+        let mut took = outcome.took;
         let mut hung = Vec::from_iter(outcome.hung(MAIN));
         let mut consoles = vec![MAIN.to_owned()];
         for (file, case, module) in [
@@ -232,38 +231,30 @@ impl Job {
                 ready.keep(file, case, module, &outcome)?;
             }
         }
-        let mut others: Vec<(Ready, &str, String)> = Vec::new();
-        let controls = lane.control_boots();
-        if plan.all_boots {
-            for wanted in &lane.boots {
-                let mut ready = ready.clone();
-                ready.guest.cmdline.extend(wanted.cmdline.iter().cloned());
-                others.push((ready, &wanted.name, String::new()));
-            }
-            for (name, controls) in &controls {
-                let line = |c: &&Control| format!("module {} {}.ko {}", c.name, c.module, c.params);
-                let lines: Vec<String> = controls.iter().map(line).collect();
-                others.push((ready.clone(), name, lines.join("\n")));
-            }
-        }
-        // These measure nothing and share nothing, and one that starts up keeps little more than one of
-        // the host's CPUs busy.
-        let outcomes: Vec<Outcome> = others
-            .par_iter()
-            .map(|(ready, name, plan)| ready.boot(name, plan, Duration::ZERO))
-            .collect::<Result<_>>()?;
         let (mut boots, mut results) = (Vec::new(), Vec::new());
-        for ((ready, name, _), outcome) in others.iter().zip(&outcomes) {
+        let mut boot = |ready: &Ready, name: &str, plan: &str| -> Result<Outcome> {
+            let outcome = ready.boot(name, plan, Duration::ZERO)?;
+            took += outcome.took;
             hung.extend(outcome.hung(name));
-            consoles.push((*name).to_owned());
-            if let Some(wanted) = lane.boots.iter().find(|b| b.name == *name) {
-                let folder = ready.folder.join(name);
-                boots.push(judge::quiet(lane, wanted, &folder, outcome, &mut own)?);
+            consoles.push(name.to_owned());
+            Ok(outcome)
+        };
+        for wanted in lane.boots.iter().filter(|_| plan.all_boots) {
+            let mut ready = ready.clone();
+            ready.guest.cmdline.extend(wanted.cmdline.iter().cloned());
+            let outcome = boot(&ready, &wanted.name, "")?;
+            let folder = ready.folder.join(&wanted.name);
+            boots.push(judge::quiet(lane, wanted, &folder, &outcome, &mut own)?);
+        }
+        for (name, controls) in lane.control_boots() {
+            if !plan.all_boots {
+                break;
             }
-            for (_, controls) in controls.iter().filter(|(known, _)| known == name) {
-                for control in controls {
-                    results.push(judge::red(lane, control, controls, outcome, &mut own)?);
-                }
+            let line = |c: &&Control| format!("module {} {}.ko {}", c.name, c.module, c.params);
+            let lines: Vec<String> = controls.iter().map(line).collect();
+            let outcome = boot(ready, &name, &lines.join("\n"))?;
+            for control in &controls {
+                results.push(judge::red(lane, control, &controls, &outcome, &mut own)?);
             }
         }
         let report = LaneReport {
@@ -274,7 +265,7 @@ impl Job {
                 .unwrap_or_default()
                 .to_owned(),
             accel: if ready.accel.kvm { "kvm" } else { "tcg" }.to_owned(),
-            duration_s: began.elapsed().as_secs_f64(),
+            duration_s: took.as_secs_f64(),
             promised: plan.load.iter().flat_map(|l| l.contexts.clone()).collect(),
             suite: seen.suite,
             queue: seen.queue,
@@ -559,6 +550,7 @@ impl Ready {
         self.prepare(name, plan)?;
         let again = self.guest.boot(name, limits, env).or_exit(Exit::Boot)?;
         Ok(Outcome {
+            took: outcome.took + again.took,
             hung_before: Some(kept),
             ..again
         })
