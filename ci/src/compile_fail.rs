@@ -41,9 +41,15 @@ pub fn check(
     fs::create_dir_all(&out)?;
     copy(&checkout.join("rust-module"), &source.join("rust-module"))?;
     fs::copy(checkout.join("Kbuild"), source.join("Kbuild"))?;
+    // As modules, or a kernel with KASAN gets objects without.
+    let kbuild = source.join("rust-module/Kbuild");
+    let mut modules = fs::read_to_string(&kbuild)?;
     for (name, case) in &cases {
         fs::write(source.join(format!("{CASES}/{name}_twin.rs")), &case.twin)?;
+        let dir = CASES.trim_start_matches("rust-module/");
+        modules += &format!("obj-m += {dir}/{name}.o {dir}/{name}_twin.o\n");
     }
+    fs::write(&kbuild, modules)?;
     let object = |name: &str| format!("{CASES}/{name}.o");
     let compile = |objects: Vec<String>| -> Result<(bool, String)> {
         let mut make = module_make(cache, &build.dir, arch, &source, &out);
