@@ -423,7 +423,10 @@ mod tests {
             ),
             ("x86_64-lockdep", lockdep),
             ("x86_64-rt", rt),
-            ("x86_64-up", vec![ATOMIC, KERNEL]),
+            (
+                "x86_64-up",
+                [&[ATOMIC, KERNEL][..], &LEDGER, &QUEUE[1..]].concat(),
+            ),
         ]);
         let lanes = shipped();
         let have = lanes.iter().map(|lane| {

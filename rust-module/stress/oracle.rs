@@ -195,11 +195,15 @@ impl Tally {
     }
 
     fn add(&mut self, name: *const c_char) {
-        // INVARIANT: The kernel's locks and this module's are there for as long as it is.
+        // SAFETY: By the invariant, and `name` was that of a lock that was just taken.
+        let text = |name| unsafe { CStr::from_char_ptr(name) };
+
+        // By text, as two objects may have the same. INVARIANT: The kernel's locks and this module's
+        // are there for as long as it is.
         match self
             .names
             .iter_mut()
-            .find(|(known, _)| known.is_null() || *known == name)
+            .find(|(known, _)| known.is_null() || text(*known) == text(name))
         {
             Some(slot) => *slot = (name, slot.1 + 1),
             None => self.lost += 1,
