@@ -72,6 +72,7 @@ pub struct Guest {
     pub home: PathBuf,
 }
 
+#[derive(Clone)]
 pub struct Outcome {
     pub console: String,
     pub ending: Ending,

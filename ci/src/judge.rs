@@ -152,17 +152,22 @@ pub fn green(
     Ok(seen)
 }
 
-/// The boot that must be green without a module.
+/// A boot that must be green but for the controls that share it.
 pub fn quiet(
     lane: &Lane,
     boot: &Boot,
+    controls: &[&Control],
     folder: &Path,
     outcome: &Outcome,
     tally: &mut Tally,
 ) -> Result<BootReport> {
     let name = format!("{}: boot {}", lane.name, boot.name);
     let kunit = (&boot.kunit, &boot.either);
-    let seen = machine(&name, lane, kunit, folder, outcome, tally)?;
+    let outcome = Outcome {
+        console: without(controls.iter().copied(), &outcome.console),
+        ..outcome.clone()
+    };
+    let seen = machine(&name, lane, kunit, folder, &outcome, tally)?;
     Ok(BootReport {
         name: boot.name.clone(),
         ..seen
@@ -420,9 +425,17 @@ pub fn part<'a>(case: &str, console: &'a str) -> Option<&'a str> {
 /// A report outside all parts is nobody's, and counts against every control of the boot.
 fn without_others(control: &Control, boot: &[&Control], console: &str) -> String {
     let others = boot.iter().filter(|other| other.name != control.name);
-    others.fold(console.to_owned(), |console, other| {
-        match parts(&other.name, &console) {
-            Some((before, _, behind)) => format!("{before}{behind}"),
+    without(others.copied(), console)
+}
+
+/// As many lines as before, so that a line's number is that of the console.
+fn without<'a>(controls: impl Iterator<Item = &'a Control>, console: &str) -> String {
+    controls.fold(console.to_owned(), |console, control| {
+        match parts(&control.name, &console) {
+            Some((before, part, behind)) => {
+                let blank = "\n".repeat(part.matches('\n').count());
+                format!("{before}{blank}{behind}")
+            }
             None => console,
         }
     })
@@ -776,7 +789,7 @@ mod tests {
     }
 
     #[test]
-    fn a_boot_without_modules_is_judged_by_its_own_skips() {
+    fn a_later_boot_is_judged_by_its_own_skips_and_without_its_controls() {
         let (lane, name) = (lane(), "no_locks_no_zero");
         let boot = Boot {
             name: "kunit-numa".into(),
@@ -788,8 +801,20 @@ mod tests {
         let skip =
             |name: &str| skipped.replace(&format!("{name}\n"), &format!("{name} # SKIP why\n"));
         let silent = LOCKS.replace('1', "0");
+        let control = Control {
+            name: "c".into(),
+            module: "m".into(),
+            params: String::new(),
+            boot: Some(boot.name.clone()),
+            expect: BTreeMap::new(),
+            fails: BTreeMap::new(),
+        };
+        let part = format!("NOLOCKS: case c begin\n{SPLAT}NOLOCKS: case c rc=0\n");
+        let behind = format!("{part}{SPLAT}");
         for (said, locks, kunit, green) in [
             ("", LOCKS, &skipped, true),
+            (part.as_str(), LOCKS, &skipped, true),
+            (behind.as_str(), LOCKS, &skipped, false),
             ("", LOCKS, &skip("slots_zone_modifier"), true),
             ("", LOCKS, &skip("no_locks_zone_modifier"), false),
             ("", LOCKS, &kunit(), false),
@@ -798,7 +823,8 @@ mod tests {
         ] {
             let outcome = outcome(format!("{BOOTED}{said}{DONE}"), Ending::Done);
             let (mut tally, dir) = (Tally::default(), left(locks, kunit));
-            let report = quiet(&lane, &boot, dir.path(), &outcome, &mut tally).unwrap();
+            let report =
+                quiet(&lane, &boot, &[&control], dir.path(), &outcome, &mut tally).unwrap();
             assert_eq!(tally.result().is_ok(), green, "{said}{locks}{kunit}");
             assert_eq!(
                 (report.name.as_str(), report.kunit.len()),

@@ -120,7 +120,7 @@ pub struct Queue {
     pub skips: BTreeSet<String>,
 }
 
-/// One more green boot of the same kernel, for its KUnit suites alone.
+/// One more boot of the same kernel, for its KUnit suites: green but for the controls that share it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Boot {
@@ -140,7 +140,8 @@ pub struct Control {
     pub name: String,
     pub module: String,
     pub params: String,
-    /// Controls that name the same boot share it: their reports must not be lockdep's.
+    /// Controls that name the same boot share it, and with a `[[boot]]` if it is one's name: their
+    /// reports must not be lockdep's.
     pub boot: Option<String>,
     /// Splat rules that must fire, and no others may; and what each of their reports must say.
     #[serde(default)]
@@ -180,12 +181,15 @@ impl Lane {
         self.test.as_ref().unwrap_or(&self.stress)
     }
 
-    /// The controls by boot. Lockdep falls silent after a report, so whoever causes one has a boot of
-    /// its own; those that only make a case fail share one, and others where the lane says so.
-    pub fn control_boots(&self) -> Vec<(String, Vec<&Control>)> {
-        let mut boots: Vec<(String, Vec<&Control>)> = Vec::new();
+    /// The boots after the main one, each with its controls. Lockdep falls silent after a report, so
+    /// whoever causes one has a boot of its own; those that only make a case fail share one, and
+    /// others where the lane says so.
+    pub fn later_boots(&self) -> Vec<(String, Vec<&Control>)> {
+        let green = self.boots.iter().map(|b| (b.name.clone(), Vec::new()));
+        let mut boots: Vec<(String, Vec<&Control>)> = green.collect();
         for control in &self.controls {
             let name = match &control.boot {
+                Some(name) if boots.iter().any(|(known, _)| known == name) => name.clone(),
                 Some(name) => format!("controls-{name}"),
                 None if control.expect.is_empty() => "controls-ktap".to_owned(),
                 None => format!("control-{}", control.name),
@@ -331,17 +335,20 @@ mod tests {
         };
         let (leak, splat) = ("fails = { ledger = \"why\" }", "expect = { r = \"x\" }");
         let warm = "boot = \"warm\"\n#: expect = { r = \"x\" }";
+        let numa = "boot = \"numa\"\n#: fails = { ledger = \"why\" }";
+        let green = "#: [[boot]]\n#: name = \"numa\"\n#: cmdline = []\n#: kunit = {}\n";
         let text = [
             ("a", leak),
             ("b", splat),
             ("c", leak),
             ("d", warm),
             ("e", warm),
+            ("f", numa),
         ]
         .map(|(n, r)| control(n, r));
-        let lane = parse(&(GOOD.to_owned() + &text.concat())).unwrap();
+        let lane = parse(&(GOOD.to_owned() + green + &text.concat())).unwrap();
         let boots: Vec<(String, Vec<&str>)> = lane
-            .control_boots()
+            .later_boots()
             .into_iter()
             .map(|(name, cs)| (name, cs.iter().map(|c| c.name.as_str()).collect()))
             .collect();
@@ -349,6 +356,7 @@ mod tests {
         assert_eq!(
             boots,
             [
+                want("numa", vec!["f"]),
                 want("controls-ktap", vec!["a", "c"]),
                 want("control-b", vec!["b"]),
                 want("controls-warm", vec!["d", "e"]),
