@@ -63,7 +63,8 @@ if ! find_cargo || ! command -v cc >/dev/null || ! command -v git >/dev/null; th
 fi
 
 mkdir -p "$cache" || fail "cannot create $cache: set NOLOCKS_CACHE to a folder you may write"
-export CARGO
+# Checkouts share what is built here.
+export CARGO NOLOCKS_CHECKOUT="$checkout"
 "$CARGO" build --quiet --locked --manifest-path "$checkout/ci/Cargo.toml" --target-dir "$cache/runner" ||
 	fail "cargo could not build the runner (is the network there, and room in $cache?)"
 exec "$cache/runner/debug/nolocks-ci" "$@"

@@ -111,6 +111,8 @@ const MUTANTS: &[Mutant] = &[
 
 fn main() {
     println!("cargo::rerun-if-changed={SOURCE}");
+    // Cargo goes by a file's time: another checkout's older one would count as compiled.
+    println!("cargo::rerun-if-env-changed=NOLOCKS_CHECKOUT");
     println!("cargo::rerun-if-changed=build.rs");
     let out = env::var("OUT_DIR").expect("cargo sets it");
     // An included file cannot begin with the documentation of its module.
