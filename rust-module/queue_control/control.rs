@@ -97,7 +97,7 @@ unsafe impl Accepts<Node> for Hasty {}
 
 fn freed_too_early() -> Result {
     const WRITES: usize = 1 << 14;
-    const ROUNDS: usize = 50;
+    const ROUNDS: usize = 200;
     let queue = Queue::<Hasty>::new(c"nolocks_queue_control")?;
     // No vmalloc: a reader who is late would fault.
     let choice = readers::Choice {

@@ -766,8 +766,8 @@ fn wait_until_freed(queue: &Queue<Watched>, objects: u64) -> Stats {
     }
 }
 
-/// Half of what an object may stay in an open block.
-const SOON: Delta = Delta::from_millis(500);
+/// Less than an object may stay in an open block, which is a second.
+const SOON: Delta = Delta::from_millis(900);
 
 /// Whether `func` is done before anything that it has queued could have become old.
 fn in_time<T>(func: impl FnOnce() -> Result<T>) -> Result<(T, bool)> {

@@ -39,7 +39,7 @@ const PUSHES: usize = 3 * CAPACITY;
 /// Where no push finds a block each is like the one before.
 const BLOCKLESS: usize = 64;
 /// Visits that one of them may take: where each push has a drain come, that interrupts most of them.
-const VISITS: usize = 100;
+const VISITS: usize = 1000;
 
 pub(crate) fn locks(env: &Env) -> Result<Outcome> {
     if !NAMED {

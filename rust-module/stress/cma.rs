@@ -98,13 +98,14 @@ pub(crate) fn never_unmovable(_env: &Env) -> Result<Outcome> {
 
     // The same pages are there for the asking, or the above would prove nothing: not first, where
     // the zone above theirs has got pages again in the meantime.
+    let mut movable = Pile::new(ROOM)?;
     let mut reachable = false;
     while let Some(held) =
         Held::obtain(Api::NoLocks, NoLocksFlags::NONE.mobility(Mobility::Movable))
     {
         stat.add(1, 1);
         reachable = is_cma(&held);
-        if reachable || pile.push(held).is_none() {
+        if reachable || movable.push(held).is_none() {
             break;
         }
     }

@@ -31,7 +31,10 @@ use crate::{
         breathe,
         Pinned, //
     },
-    ktap::Outcome,
+    ktap::{
+        repeat,
+        Outcome, //
+    },
     threads,
     vm::{
         self,
@@ -245,9 +248,13 @@ pub(crate) fn pressure(env: &Env) -> Result<Outcome> {
     let mut desk = Desk::new(DEPTH)?;
     let mut outcome = Outcome::Passed;
     for ctx in env.contexts() {
-        let _pinned = Pinned::new();
-        env.fill_slots()?;
-        let obtained = desk.visit(ctx, Api::NoLocks, DEPTH);
+        // Somebody may still be reclaiming, and drain the slots in between.
+        let visit = || {
+            let _pinned = Pinned::new();
+            env.fill_slots()?;
+            Ok(desk.visit(ctx, Api::NoLocks, DEPTH))
+        };
+        let obtained = repeat(visit, |obtained| *obtained == DEPTH)?;
         outcome = outcome.check(
             obtained == DEPTH,
             fmt!(

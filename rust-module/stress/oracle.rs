@@ -245,11 +245,8 @@ impl Tally {
         outcome: Outcome,
     ) -> Outcome {
         let name = ctx.name();
-        let most = if ctx.trylock_allowed() { most } else { 0 };
-        let expected = self.calls.saturating_mul(most);
-        let pcp = self.locks(is_pcp_lock);
-        let inner = self.locks(is_wait_lock);
-        let all = self.locks(|_| true);
+        let (pcp, _, all) = self.kinds();
+        let expected = self.calls.saturating_mul(allowed(ctx, most));
 
         self.print(ctx, Api::NoLocks, op);
         outcome
@@ -261,14 +258,31 @@ impl Tally {
                 ),
             )
             .check(
-                // By its trylock and by its unlock.
-                (self.calls * most.min(1)..=expected).contains(&pcp)
-                    && inner <= 2 * pcp
-                    && all == pcp + inner,
+                self.is_right(ctx, most),
                 fmt!(
                     "{name}: {op} tried pcp->lock {pcp} times of {expected}, and {all} locks in all"
                 ),
             )
+    }
+
+    /// Whether these are the locks that [`Self::check_each()`] wants.
+    pub(crate) fn is_right(&self, ctx: Context, most: usize) -> bool {
+        let (pcp, inner, all) = self.kinds();
+        let most = allowed(ctx, most);
+
+        (self.calls * most.min(1)..=self.calls.saturating_mul(most)).contains(&pcp)
+            // By the trylock and by the unlock of pcp->lock.
+            && inner <= 2 * pcp
+            && all == pcp + inner
+    }
+
+    /// Those of the lists, those inside such locks, and all.
+    fn kinds(&self) -> (usize, usize, usize) {
+        (
+            self.locks(is_pcp_lock),
+            self.locks(is_wait_lock),
+            self.locks(|_| true),
+        )
     }
 
     pub(crate) fn print(&self, ctx: Context, api: Api, op: &str) {
@@ -288,6 +302,15 @@ impl Tally {
         for (name, n) in self.iter().filter(|(name, _)| !is_rcu(name)) {
             pr_info!("# lock: {n} of {name}\n");
         }
+    }
+}
+
+/// How often a call may take pcp->lock.
+fn allowed(ctx: Context, most: usize) -> usize {
+    if ctx.trylock_allowed() {
+        most
+    } else {
+        0
     }
 }
 
