@@ -4,6 +4,7 @@
 use crate::exit::{Exit, OrExit, fail};
 use crate::proc::{capture, output, run_lines};
 use crate::progress::Progress;
+use crate::report::thousands;
 use crate::run::Job;
 use crate::series::{Series, State};
 use crate::setup::{self, Need, RUSTFMT};
@@ -106,6 +107,9 @@ fn unit_tests(job: &Job, tally: &mut Tally) -> Result<()> {
         let count = explored(&lines, what);
         let result = (count > 0).then_some(()).context("none");
         tally.check(&format!("ci: {count} {what}"), result)?;
+        tally
+            .explored
+            .push(format!("{} {what}", thousands(count as u64)));
     }
     progress.finish(&format!("{passed} passed, {failed} failed"));
     Ok(())

@@ -75,6 +75,9 @@ pub struct RunReport {
     pub total_s: f64,
     /// Whether kernels of an earlier run were there: `cold` or `warm`.
     pub cache: String,
+    /// What loom and proptest went through without finding a bug, if that was part of the run.
+    #[serde(default)]
+    pub explored: Vec<String>,
 }
 
 /// Ours first, then mainline's, in the order in which they appear everywhere in the report.
@@ -245,7 +248,7 @@ fn per_call(locks: &Locks) -> String {
     }
 }
 
-fn thousands(n: u64) -> String {
+pub fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().collect();
     groups
@@ -334,6 +337,12 @@ pub fn queue(suite: &Suite) -> String {
 /// All that the user waited for, unit tests and builds too.
 pub fn total(report: &RunReport) -> String {
     format!("total {}, cache {}", time(report.total_s), report.cache)
+}
+
+/// What was gone through on the host, in a run that did.
+pub fn models(report: &RunReport) -> Option<String> {
+    let explored = report.explored.join(", ");
+    (!explored.is_empty()).then(|| format!("models without a bug found: {explored}"))
 }
 
 /// The run on one screen of plain text.
@@ -832,6 +841,7 @@ pub fn html(report: &RunReport) -> Result<String> {
                 h1 { "nolocks: run report" }
                 (overview(report))
                 p .dim { (total(report)) }
+                @if let Some(models) = models(report) { p .dim { (models) } }
                 @for section in sections { (section) }
                 section {
                     h2 { "What ran" }
@@ -1064,6 +1074,7 @@ mod tests {
             metadata: serde_json::json!({ "tree": "</pre>7.3.4" }),
             total_s: 600.0,
             cache: "warm".into(),
+            explored: vec!["9 interleavings of the slots".into()],
         }
     }
 
@@ -1208,6 +1219,7 @@ mod tests {
         for word in [
             "id=\"good\"",
             "id=\"bad\"",
+            "without a bug found: 9 interleavings of the slots",
             "2,000,000",
             "&lt;script",
             "caught",

@@ -703,6 +703,7 @@ fn finish(run: &Path, reports: Vec<(LaneReport, Value)>, cache: &str, tally: &Ta
         metadata: Value::Array(metadata),
         total_s: BEGAN.elapsed().as_secs_f64(),
         cache: cache.to_owned(),
+        explored: tally.explored.clone(),
     };
     write_json(&run.join("report.json"), &report)?;
     write_json(&run.join("metadata.json"), &report.metadata)?;
@@ -713,6 +714,9 @@ fn finish(run: &Path, reports: Vec<(LaneReport, Value)>, cache: &str, tally: &Ta
     let result = tally.result();
     if let Err(e) = &result {
         println!("{e:#}");
+    }
+    if let Some(models) = report::models(&report) {
+        println!("{models}");
     }
     println!("{}", report::total(&report));
     println!("{}", tally.closing());

@@ -11,6 +11,8 @@ pub struct Tally {
     passed: usize,
     skipped: usize,
     failures: Vec<(Exit, String)>,
+    /// What the models went through, for the report.
+    pub explored: Vec<String>,
 }
 
 impl Tally {
@@ -48,6 +50,7 @@ impl Tally {
         self.passed += other.passed;
         self.skipped += other.skipped;
         self.failures.extend(other.failures);
+        self.explored.extend(other.explored);
     }
 
     pub fn verdict(&self) -> Verdict {
