@@ -9,8 +9,8 @@ use kernel::{
 
 /// A claim on the allocator's lock-free slots.
 ///
-/// As long as it lives, every CPU keeps pages for [`alloc_page_nolocks`] in slots beside the lists
-/// of each zone, which that reaches in any context, on `PREEMPT_RT` too.
+/// As long as it lives, every CPU keeps pages for [`alloc_page_nolocks`] in slots beside its lists,
+/// of its own node's zones, which that reaches in any context, on `PREEMPT_RT` too.
 ///
 /// [`alloc_page_nolocks`]: super::page::alloc_page_nolocks
 ///

@@ -73,6 +73,8 @@ pub(crate) fn locks(env: &Env) -> Result<Outcome> {
 
 /// Mainline's refills to be counted, which are long enough to be disturbed often.
 const REFILLS: usize = 2;
+/// After so many their locks count as not to be seen.
+const MOST: usize = 50 * REFILLS;
 const WARM: usize = 4;
 /// Without SMP no trylock succeeds where interrupts are disabled; and what would, in an NMI, no
 /// caller of ours takes.
@@ -120,7 +122,7 @@ fn calibrate(oracle: &Oracle, desk: &mut Desk, ctx: Context, outcome: Outcome) -
     };
     for _ in 0..VISITS {
         // Not all need zone->lock: what somebody frees on this CPU meanwhile is on the lists.
-        if enough(&refill) || !Api::TryLock.is_legal(ctx) {
+        if enough(&refill) || refill.calls >= MOST || !Api::TryLock.is_legal(ctx) {
             break;
         }
         let _pinned = Pinned::new();

@@ -61,7 +61,7 @@ module! {
         },
         pages: u64 {
             default: 0,
-            description: "Pages to obtain in each context; 0: 220000",
+            description: "Pages to obtain in each context, and 8 times that on all CPUs; 0: 220000",
         },
         tick_seconds: u32 {
             default: 0,
