@@ -25,7 +25,7 @@ help:
 	@echo 'make stress        build kernel and module, boot, run the stress module under lockdep'
 	@echo 'make soak          10 million objects through the bulk queue (OBJECTS= for another number)'
 	@echo 'make test          unit tests, models, the form of the series, the four main lanes with their controls'
-	@echo 'make check         everything that needs no kernel build (under two minutes)'
+	@echo 'make check         everything that needs no kernel build (seconds, once tools and tree are there)'
 	@echo 'make series-check  build and boot every prefix of the series'
 	@echo 'make sparse        sparse on what the series touches in mm/, with a seeded error as control'
 	@echo 'make bench         instructions of a page and of queueing an object, with and without the series'
@@ -39,7 +39,7 @@ help:
 	@echo 'make clean         remove builds and runs from the cache'
 	@echo
 	@echo 'KDIR=  your kernel tree; only apply and unapply change it, modules reads it, all else works on a copy'
-	@echo 'LANE=  $(sort $(patsubst ci/lanes/%.config,%,$(wildcard ci/lanes/*.config))), or all'
+	@echo 'LANE=  $(sort $(patsubst ci/lanes/%.config,%,$(wildcard ci/lanes/*.config))), or all; all of make test are the main four'
 	@echo 'SECONDS= THREADS= SEED= MASK= PAGES=  the stress module'"'"'s parameters'
 	@echo 'OBJECTS=  the same of the queue'"'"'s'
 	@echo 'NOLOCKS_CACHE=  where everything is built (default ~/.cache/nolocks)'

@@ -25,7 +25,7 @@ use std::time::Duration;
 const CONFIG: &str = include_str!("../series-check.config");
 const SLOT: &str = "-check";
 
-/// Kernels that nobody boots here: mm/ must compile for them all the same.
+/// Kernels that are not booted here: mm/ must compile for them all the same.
 const VARIANTS: &[(&str, &str, &str)] = &[
     (
         "up",
