@@ -146,16 +146,32 @@ void nolocks_nmi_send(unsigned int cpu)
  * the overflow, so that all of this is the interrupted code's.
  */
 #define NOLOCKS_NMI_CYCLES	100000
+/*
+ * On a busy host the way out of an interrupt may take longer than that, and the
+ * interrupted code never gets anywhere: after so many overflows in a row that
+ * found no call the time between them doubles, up to 128 times.
+ */
+#define NOLOCKS_NMI_IDLE	64
+#define NOLOCKS_NMI_SHIFT	7
 
 static DEFINE_PER_CPU(struct perf_event *, nolocks_cycles);
 static DEFINE_PER_CPU(unsigned int, nolocks_cycles_users);
+static DEFINE_PER_CPU(unsigned int, nolocks_cycles_idle);
 static DEFINE_MUTEX(nolocks_cycles_mutex);
 
 static void nolocks_overflow(struct perf_event *event,
 			     struct perf_sample_data *data,
 			     struct pt_regs *regs)
 {
-	nolocks_nmi_handler(instruction_pointer(regs));
+	unsigned int *idle = this_cpu_ptr(&nolocks_cycles_idle);
+
+	if (nolocks_nmi_handler(instruction_pointer(regs)))
+		*idle = 0;
+	else if (*idle < NOLOCKS_NMI_IDLE * NOLOCKS_NMI_SHIFT)
+		(*idle)++;
+	/* The driver takes it for the overflow after the next. */
+	event->hw.sample_period = (u64)NOLOCKS_NMI_CYCLES
+				  << *idle / NOLOCKS_NMI_IDLE;
 }
 
 int nolocks_nmi_register(void)

@@ -183,10 +183,11 @@ fn measure(
     outcome: Outcome,
 ) -> Result<Outcome> {
     let mut outcome = outcome;
-    // Where somebody else of this CPU has pcp->lock, the page comes from a slot.
+    // Where it is tried and somebody else of this CPU has pcp->lock, the page comes from a slot.
+    let is_right = |tally: &Tally| !ctx.trylock_allowed() || tally.is_right(ctx, 1);
     let (alloc, free, obtained, attempts) = repeat(
         || visit(env, oracle, desk, ctx),
-        |(alloc, free, ..)| alloc.is_right(ctx, 1) && free.is_right(ctx, 1),
+        |(alloc, free, ..)| is_right(alloc) && is_right(free),
     )?;
 
     outcome = outcome.check(
@@ -241,7 +242,7 @@ fn visit(
 fn fail(oracle: &Oracle, desk: &mut Desk, ctx: Context, outcome: Outcome) -> Result<Outcome> {
     let tally = repeat(
         || Ok(exhaust(oracle, desk, ctx)),
-        |tally| tally.is_right(ctx, usize::MAX),
+        |tally| !ctx.trylock_allowed() || tally.is_right(ctx, usize::MAX),
     )?;
     Ok(tally.check_each(ctx, "fail", usize::MAX, outcome))
 }
