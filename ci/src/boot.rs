@@ -77,7 +77,7 @@ pub struct Outcome {
     pub console: String,
     pub ending: Ending,
     pub took: Duration,
-    /// Where an earlier attempt is kept that hung before the guest was up.
+    /// Where an earlier attempt is kept that hung.
     pub hung_before: Option<PathBuf>,
 }
 
@@ -86,7 +86,7 @@ impl Outcome {
     pub fn hung(&self, name: &str) -> Option<String> {
         let kept = self.hung_before.as_ref()?;
         Some(format!(
-            "boot {name} hung before the guest was up and was repeated: see {}",
+            "boot {name} hung and was repeated: see {}",
             kept.join("registers.txt").display()
         ))
     }

@@ -32,10 +32,23 @@ pub struct Seen {
     pub failing: Option<Suite>,
 }
 
-/// Whether a boot that hung before the guest was up showed more than that: a report of the kernel's, or our
-/// KUnit suite in the middle. Such a hang is no accident of the emulator's.
+/// What the kernel says of a hang.
+const STALLS: [&str; 8] = [
+    "rcu-stall",
+    "rcu-starved",
+    "soft-lockup",
+    "hard-lockup",
+    "workqueue-lockup",
+    "hung-task",
+    "hung-task-owner",
+    "unexplained-trace",
+];
+
+/// Whether a boot that hung showed more than that: another report of the kernel's, a case that failed, or
+/// our KUnit suite in the middle. Such a hang is no accident of the emulator's.
 pub fn blamed(console: &str) -> Result<bool> {
     let rules = Rules::builtin()?;
+    let failed = Regex::new(r"nolocks\w*: not ok ")?;
     let begun = |suite: &&str| console.contains(&format!("# Subtest: {suite}"));
     let over = |suite: &str| {
         scan::messages(console).iter().any(|(_, text)| {
@@ -44,7 +57,10 @@ pub fn blamed(console: &str) -> Result<bool> {
         })
     };
     let ended = lane::suites().filter(begun).all(over);
-    Ok(!ended || rules.scan(console).iter().any(|f| rules.is_report(f)))
+    let findings = rules.scan(console);
+    let mut reports = findings.iter().filter(|f| rules.is_report(f));
+    let other = reports.any(|f| !STALLS.contains(&f.rule.as_str()));
+    Ok(!ended || other || failed.is_match(console))
 }
 
 fn ending(tally: &mut Tally, name: &str, outcome: &Outcome) {

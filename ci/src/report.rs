@@ -60,7 +60,7 @@ pub struct LaneReport {
     pub controls: Vec<ControlResult>,
     pub findings: Vec<Finding>,
     pub debug_locks: Option<bool>,
-    /// Boots that hung before the guest was up, and were repeated.
+    /// Boots that hung and were repeated.
     pub hung: Vec<String>,
     /// The folders that hold the console.txt of a boot.
     pub consoles: Vec<String>,
