@@ -232,12 +232,8 @@ impl Job {
             }
         }
         let (mut boots, mut results) = (Vec::new(), Vec::new());
-        let later = if plan.all_boots {
-            lane.later_boots()
-        } else {
-            Vec::new()
-        };
-        for (name, controls) in later {
+        let later = lane.later_boots().into_iter();
+        for (name, controls) in later.filter(|_| plan.all_boots) {
             let green = lane.boots.iter().find(|b| b.name == name);
             let mut ready = ready.clone();
             let words = green.iter().flat_map(|b| &b.cmdline);

@@ -57,7 +57,7 @@ pub(crate) fn never_unmovable(_env: &Env) -> Result<Outcome> {
     }
 
     let mut pages = KVec::with_capacity(WANTED, GFP_KERNEL)?;
-    let mut pile = Pile::new(ROOM)?;
+    let (mut pile, mut movable) = (Pile::new(ROOM)?, Pile::new(ROOM)?);
     for _ in 0..WANTED {
         // SAFETY: This is a task that may sleep.
         let page = unsafe { nolocks_cma_alloc() };
@@ -98,7 +98,6 @@ pub(crate) fn never_unmovable(_env: &Env) -> Result<Outcome> {
 
     // The same pages are there for the asking, or the above would prove nothing: not first, where
     // the zone above theirs has got pages again in the meantime.
-    let mut movable = Pile::new(ROOM)?;
     let mut reachable = false;
     while let Some(held) =
         Held::obtain(Api::NoLocks, NoLocksFlags::NONE.mobility(Mobility::Movable))

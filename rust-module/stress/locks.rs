@@ -184,10 +184,9 @@ fn measure(
 ) -> Result<Outcome> {
     let mut outcome = outcome;
     // Where it is tried and somebody else of this CPU has pcp->lock, the page comes from a slot.
-    let is_right = |tally: &Tally| !ctx.trylock_allowed() || tally.is_right(ctx, 1);
     let (alloc, free, obtained, attempts) = repeat(
         || visit(env, oracle, desk, ctx),
-        |(alloc, free, ..)| is_right(alloc) && is_right(free),
+        |(alloc, free, ..)| alloc.is_final(ctx, 1) && free.is_final(ctx, 1),
     )?;
 
     outcome = outcome.check(
@@ -242,7 +241,7 @@ fn visit(
 fn fail(oracle: &Oracle, desk: &mut Desk, ctx: Context, outcome: Outcome) -> Result<Outcome> {
     let tally = repeat(
         || Ok(exhaust(oracle, desk, ctx)),
-        |tally| !ctx.trylock_allowed() || tally.is_right(ctx, usize::MAX),
+        |tally| tally.is_final(ctx, usize::MAX),
     )?;
     Ok(tally.check_each(ctx, "fail", usize::MAX, outcome))
 }

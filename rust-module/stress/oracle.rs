@@ -304,8 +304,14 @@ impl Tally {
             )
     }
 
+    /// Whether counting again can change nothing: they are right, or none may be tried, so that nobody
+    /// else can have been in the way.
+    pub(crate) fn is_final(&self, ctx: Context, most: usize) -> bool {
+        !ctx.trylock_allowed() || self.is_right(ctx, most)
+    }
+
     /// Whether these are the locks that [`Self::check_each()`] wants.
-    pub(crate) fn is_right(&self, ctx: Context, most: usize) -> bool {
+    fn is_right(&self, ctx: Context, most: usize) -> bool {
         let (pcp, inner, all) = self.kinds();
         let most = allowed(ctx, most);
 
