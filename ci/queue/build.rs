@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::{env, fs};
 
-const SOURCE: &str = "../../rust-module/queue/shard.rs";
+const SOURCE: &str = "../../rust-module/lib/queue/shard.rs";
 
 /// A name, and what to replace by what.
 type Mutant = (&'static str, &'static [(&'static str, &'static str)]);

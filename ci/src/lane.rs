@@ -480,7 +480,7 @@ mod tests {
     #[test]
     fn the_modules_have_the_cases_that_are_listed() {
         let case = Regex::new(r#"(?m)^    \("(\w+)", "#).unwrap();
-        for (module, folder) in [(STRESS, "stress"), (QUEUE, "queue_stress")] {
+        for (module, folder) in [(STRESS, "stress/pages"), (QUEUE, "stress/queue")] {
             let path = checkout().join(format!("rust-module/{folder}/cases.rs"));
             let text = fs::read_to_string(path).unwrap();
             let (_, table) = text.split_once("const CASES: ").unwrap();

@@ -7,8 +7,8 @@
 #include <linux/slab.h>
 
 #include "bench.h"
-#include "../nolocks/helpers.c"
-#include "../queue/helpers.c"
+#include "../lib/nolocks/helpers.c"
+#include "../lib/queue/helpers.c"
 
 struct nolocks_object {
 	struct kvfree_rcu_head rcu;

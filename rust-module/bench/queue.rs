@@ -20,10 +20,10 @@ use kernel::{
 };
 
 #[allow(dead_code, reason = "a benchmark needs little of it")]
-#[path = "../nolocks/mod.rs"]
+#[path = "../lib/nolocks/mod.rs"]
 pub mod nolocks;
 #[allow(dead_code, reason = "a benchmark needs little of it")]
-#[path = "../queue/mod.rs"]
+#[path = "../lib/queue/mod.rs"]
 pub mod queue;
 
 use queue::{

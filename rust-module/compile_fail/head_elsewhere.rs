@@ -7,10 +7,10 @@ use core::ops::Deref;
 use kernel::prelude::*;
 
 #[allow(dead_code)]
-#[path = "../nolocks/mod.rs"]
+#[path = "../lib/nolocks/mod.rs"]
 pub mod nolocks;
 #[allow(dead_code)]
-#[path = "../queue/mod.rs"]
+#[path = "../lib/queue/mod.rs"]
 pub mod queue;
 
 use queue::*;

@@ -35,10 +35,10 @@ use kernel::{
 };
 
 #[allow(dead_code, reason = "an example needs little of it")]
-#[path = "../nolocks/mod.rs"]
+#[path = "../lib/nolocks/mod.rs"]
 pub mod nolocks;
 #[allow(dead_code, reason = "an example needs little of it")]
-#[path = "../queue/mod.rs"]
+#[path = "../lib/queue/mod.rs"]
 pub mod queue;
 mod table;
 

@@ -1,4 +1,4 @@
 // SPDX-License-Identifier: GPL-2.0
 
-#include "../nolocks/helpers.c"
-#include "../queue/helpers.c"
+#include "../lib/nolocks/helpers.c"
+#include "../lib/queue/helpers.c"

@@ -11,25 +11,25 @@ use kernel::{
     prelude::*, //
 };
 
-#[path = "../nolocks/mod.rs"]
+#[path = "../../lib/nolocks/mod.rs"]
 pub mod nolocks;
 
 // What is under test here; the rest of the stress module is not needed.
 #[allow(dead_code)]
-#[path = "../stress/api.rs"]
+#[path = "../../harness/api.rs"]
 mod api;
 #[allow(dead_code)]
-#[path = "../stress/context.rs"]
+#[path = "../../harness/context.rs"]
 mod context;
-#[path = "../stress/ktap.rs"]
+#[path = "../../harness/ktap.rs"]
 mod ktap;
-#[path = "../stress/ledger.rs"]
+#[path = "../../harness/pages/ledger.rs"]
 mod ledger;
 #[allow(dead_code)]
-#[path = "../stress/oracle.rs"]
+#[path = "../../harness/oracle.rs"]
 mod oracle;
 #[allow(dead_code)]
-#[path = "../stress/vm.rs"]
+#[path = "../../harness/pages/vm.rs"]
 mod vm;
 
 use api::{

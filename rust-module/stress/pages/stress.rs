@@ -8,28 +8,38 @@ use core::num::NonZero;
 
 use kernel::prelude::*;
 
-#[path = "../nolocks/mod.rs"]
+#[path = "../../lib/nolocks/mod.rs"]
 pub mod nolocks;
 
+#[path = "../../harness/api.rs"]
 mod api;
+#[path = "../../harness/context.rs"]
+mod context;
+#[path = "../../harness/ktap.rs"]
+mod ktap;
+#[path = "../../harness/pages/ledger.rs"]
+mod ledger;
+#[path = "../../harness/oracle.rs"]
+mod oracle;
+#[path = "../../harness/rng.rs"]
+mod rng;
+#[path = "../../harness/threads.rs"]
+mod threads;
+#[path = "../../harness/pages/vm.rs"]
+mod vm;
+#[path = "../../harness/warmer.rs"]
+mod warmer;
+
 mod cases;
 mod charged;
 mod cma;
-mod context;
 mod flags;
 mod hotplug;
-mod ktap;
-mod ledger;
 mod locks;
 mod nested;
-mod oracle;
-mod rng;
 mod storm;
 mod sysctl;
-mod threads;
 mod tick;
-mod vm;
-mod warmer;
 
 use cases::{
     Env,

@@ -10,33 +10,35 @@ use kernel::{
     sync::atomic::ordering::Relaxed, //
 };
 
-#[path = "../nolocks/mod.rs"]
+#[path = "../../lib/nolocks/mod.rs"]
 pub mod nolocks;
-#[path = "../queue/mod.rs"]
+#[path = "../../lib/queue/mod.rs"]
 pub mod queue;
 
 #[allow(dead_code, reason = "for the pages' own stress test")]
-#[path = "../stress/api.rs"]
+#[path = "../../harness/api.rs"]
 mod api;
-#[path = "../stress/context.rs"]
+#[path = "../../harness/context.rs"]
 mod context;
 #[allow(dead_code, reason = "the ledger is for pages")]
-#[path = "../stress/ktap.rs"]
+#[path = "../../harness/ktap.rs"]
 mod ktap;
+#[path = "../../harness/queue/node.rs"]
+mod node;
 #[allow(dead_code, reason = "for the pages' own stress test")]
-#[path = "../stress/oracle.rs"]
+#[path = "../../harness/oracle.rs"]
 mod oracle;
-#[path = "../stress/rng.rs"]
+#[path = "../../harness/queue/readers.rs"]
+mod readers;
+#[path = "../../harness/rng.rs"]
 mod rng;
-#[path = "../stress/threads.rs"]
+#[path = "../../harness/threads.rs"]
 mod threads;
-#[path = "../stress/warmer.rs"]
+#[path = "../../harness/warmer.rs"]
 mod warmer;
 
 mod cases;
 mod locks;
-mod node;
-mod readers;
 
 use cases::{
     Env,

@@ -10,23 +10,23 @@ use kernel::{
     sync::atomic::ordering::Relaxed, //
 };
 
-#[path = "../nolocks/mod.rs"]
+#[path = "../../lib/nolocks/mod.rs"]
 pub mod nolocks;
-#[path = "../queue/mod.rs"]
+#[path = "../../lib/queue/mod.rs"]
 pub mod queue;
 
 // What is under test here; the rest of the stress module is not needed.
 #[allow(dead_code)]
-#[path = "../stress/context.rs"]
+#[path = "../../harness/context.rs"]
 mod context;
 #[allow(dead_code)]
-#[path = "../queue_stress/node.rs"]
+#[path = "../../harness/queue/node.rs"]
 mod node;
-#[path = "../queue_stress/readers.rs"]
+#[path = "../../harness/queue/readers.rs"]
 mod readers;
-#[path = "../stress/rng.rs"]
+#[path = "../../harness/rng.rs"]
 mod rng;
-#[path = "../stress/threads.rs"]
+#[path = "../../harness/threads.rs"]
 mod threads;
 
 use context::Context;

@@ -16,7 +16,7 @@
 #endif
 
 #include "helpers.h"
-#include "../nolocks/helpers.c"
+#include "../lib/nolocks/helpers.c"
 
 unsigned int nolocks_where(void)
 {

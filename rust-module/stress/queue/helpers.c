@@ -6,8 +6,9 @@
 #include <linux/uio.h>
 
 #include "helpers.h"
-#include "../stress/context.c"
-#include "../queue/helpers.c"
+#include "../../harness/context.c"
+#include "../../harness/oracle.c"
+#include "../../lib/queue/helpers.c"
 
 /*
  * debugfs has no read_iter, without which kernel_read() does nothing. The file

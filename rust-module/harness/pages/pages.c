@@ -10,7 +10,7 @@
 #include <linux/mm.h>
 #include <linux/workqueue.h>
 
-#include "helpers.h"
+#include "../helpers.h"
 
 bool nolocks_init_on_alloc_or_free(void)
 {

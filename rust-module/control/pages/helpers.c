@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include "../../harness/context.c"
+#include "../../harness/oracle.c"
+#include "../../harness/pages/pages.c"

@@ -1,0 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0
+
+#include "../../harness/context.c"
+#include "../../lib/queue/helpers.c"
