@@ -3,7 +3,7 @@
 //! The part of the queue that needs no kernel: blocks, sealing, snapshots, what to fall back to and
 //! when to drain.
 //!
-//! Compiled into the modules and, the same file, into the tests on the host (`ci/queue`), where
+//! Compiled into the modules and, the same file, into the tests on the host (`models/queue`), where
 //! [`CAPACITY`] is small.
 //!
 //! # How a pointer travels

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What everything stands on: exit codes, processes, progress and the cache.
+
+pub mod cache;
+pub mod exit;
+pub mod proc;
+pub mod progress;

@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Child processes. Each one leads a process group of its own, so that Ctrl-C, a time limit or an
+//! error in the runner ends make's compilers and virtme-ng's QEMU too, never only their parent.
+
+use crate::base::exit::{Exit, FULL, FULL_SAID, fail};
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, PipeReader, Read};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+
+static GROUPS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
+static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);
+
+pub fn interrupted() -> bool {
+    INTERRUPTS.load(Ordering::SeqCst) > 0
+}
+
+/// To be asked wherever a long step could go on after its child was ended by Ctrl-C.
+pub fn check_interrupt() -> Result<()> {
+    if interrupted() {
+        return Err(fail(Exit::Interrupted, "interrupted"));
+    }
+    Ok(())
+}
+
+pub fn install_handler() -> Result<()> {
+    ctrlc::set_handler(|| {
+        // A second Ctrl-C means that the polite signal did not help.
+        let signal = match INTERRUPTS.fetch_add(1, Ordering::SeqCst) {
+            0 => Signal::SIGTERM,
+            _ => Signal::SIGKILL,
+        };
+        for &group in GROUPS.lock().expect("no panic under this lock").iter() {
+            let _ = killpg(Pid::from_raw(group), signal);
+        }
+    })
+    .context("cannot install the Ctrl-C handler")
+}
+
+/// A running process group; dropping it kills whatever is left of it.
+pub struct Group {
+    child: Child,
+    id: i32,
+}
+
+impl Group {
+    pub fn spawn(command: &mut Command) -> Result<Group> {
+        check_interrupt()?;
+        let child = command
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+        let id = i32::try_from(child.id())?;
+        GROUPS.lock().expect("no panic under this lock").insert(id);
+        let group = Group { child, id };
+        // The handler may have gone through the list before this one was in it.
+        check_interrupt()?;
+        Ok(group)
+    }
+
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        Ok(self.child.wait()?)
+    }
+
+    pub fn kill(&self) {
+        let _ = killpg(Pid::from_raw(self.id), Signal::SIGKILL);
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = self.child.wait();
+        GROUPS
+            .lock()
+            .expect("no panic under this lock")
+            .remove(&self.id);
+    }
+}
+
+/// Starts `command` with stdout and stderr in one stream, in the order written.
+pub fn spawn_lines(command: &mut Command) -> Result<(Group, Receiver<String>)> {
+    let (reader, writer) = std::io::pipe()?;
+    command
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone()?)
+        .stderr(writer);
+    let group = Group::spawn(command)?;
+    // The command keeps the pipe's writing ends open, and the stream would never end.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let (tx, rx) = channel();
+    std::thread::spawn(move || read_lines(reader, |line| tx.send(line).is_ok()));
+    Ok((group, rx))
+}
+
+fn read_lines(reader: PipeReader, mut deliver: impl FnMut(String) -> bool) {
+    let mut reader = BufReader::new(reader);
+    let mut bytes = Vec::new();
+    while reader.read_until(b'\n', &mut bytes).is_ok_and(|n| n > 0) {
+        let line = String::from_utf8_lossy(&bytes);
+        if !deliver(line.trim_end_matches(['\n', '\r']).to_owned()) {
+            return;
+        }
+        bytes.clear();
+    }
+}
+
+/// Runs `command` to its end and hands each line of its output to `sink`.
+pub fn run_lines(command: &mut Command, mut sink: impl FnMut(&str)) -> Result<ExitStatus> {
+    let (mut group, lines) = spawn_lines(command)?;
+    for line in lines {
+        sink(&line);
+    }
+    let status = group.wait()?;
+    check_interrupt()?;
+    Ok(status)
+}
+
+/// Runs `command` to its end and returns what it wrote. Never with a terminal to read from, which
+/// stops a group that is not the terminal's own.
+pub fn capture(command: &mut Command, stdin: impl Into<Stdio>) -> Result<Output> {
+    command
+        .stdin(stdin)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut group = Group::spawn(command)?;
+    let mut errors = group.child.stderr.take().context("stderr is a pipe")?;
+    // Both at once, or a command that fills the one pipe would wait for a reader of the other.
+    let reader = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        errors.read_to_end(&mut bytes).map(|_| bytes)
+    });
+    let mut stdout = Vec::new();
+    let mut text = group.child.stdout.take().context("stdout is a pipe")?;
+    text.read_to_end(&mut stdout)?;
+    let stderr = reader.join().expect("a reader does not panic")?;
+    let status = group.wait()?;
+    check_interrupt()?;
+    Ok(Output {
+        status,
+        stdout,
+        stderr,
+    })
+}
+
+/// Runs `command` and returns its stdout; its stderr becomes part of the error.
+pub fn output(command: &mut Command) -> Result<String> {
+    let out = capture(command, Stdio::null())?;
+    succeeded(command, &out)
+}
+
+/// As `output`, but Ctrl-C neither ends nor forbids it: for what must not stop half way, and for
+/// what puts it right.
+pub fn complete(command: &mut Command) -> Result<String> {
+    let out = command
+        .process_group(0)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    succeeded(command, &out)
+}
+
+fn succeeded(command: &Command, out: &Output) -> Result<String> {
+    if !out.status.success() {
+        // Formatters report on stdout.
+        let said = if out.stderr.is_empty() {
+            &out.stdout
+        } else {
+            &out.stderr
+        };
+        let said = String::from_utf8_lossy(said);
+        let text = format!("{} failed ({}): {}", show(command), out.status, said.trim());
+        if said.contains(FULL_SAID) {
+            return Err(fail(Exit::Setup, format!("{FULL}: {text}")));
+        }
+        bail!(text);
+    }
+    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
+pub fn show(command: &Command) -> String {
+    std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|a| a.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// Ctrl-C is for the whole process, so a test of it needs one of its own: `test` is its full name.
+    pub fn alone(test: &str, body: impl FnOnce()) {
+        const ALONE: &str = "NOLOCKS_TEST_ALONE";
+        if std::env::var_os(ALONE).is_some() {
+            return body();
+        }
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        let out = again
+            .args(["--exact", test])
+            .env(ALONE, "1")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&out.stdout);
+        assert!(out.status.success() && text.contains("1 passed"), "{text}");
+    }
+
+    /// Not written by this process: a child that a test beside this one starts would have the file
+    /// open for writing for a moment, and keep it from being run.
+    pub fn script(file: &std::path::Path, text: &str) {
+        let mut sh = Command::new("sh");
+        sh.args([
+            "-c",
+            "printf '#!/bin/sh\\n%s\\n' \"$1\" >\"$0\" && chmod +x \"$0\"",
+        ])
+        .arg(file)
+        .arg(text);
+        complete(&mut sh).unwrap();
+    }
+
+    /// As Ctrl-C does it.
+    pub fn interrupt() {
+        INTERRUPTS.fetch_add(1, Ordering::SeqCst);
+    }
+
+    #[test]
+    fn ctrl_c_ends_what_an_output_waits_for() {
+        alone(
+            "base::proc::tests::ctrl_c_ends_what_an_output_waits_for",
+            || {
+                install_handler().unwrap();
+                let me = std::process::id();
+                let script = format!("setsid kill -INT {me} & exec sleep 30");
+                let start = std::time::Instant::now();
+                let e = output(Command::new("sh").args(["-c", &script])).unwrap_err();
+                assert_eq!(crate::base::exit::stage(&e), Some(Exit::Interrupted));
+                assert!(start.elapsed().as_secs() < 15);
+            },
+        );
+    }
+
+    #[test]
+    fn a_group_that_the_handler_missed_does_not_run_on() {
+        alone(
+            "base::proc::tests::a_group_that_the_handler_missed_does_not_run_on",
+            || {
+                let dir = tempfile::tempdir().unwrap();
+                let started = dir.path().join("started");
+                let script = format!("touch {}; exec sleep 30", started.display());
+                // The list is held up, as if the handler had just gone through it.
+                let list = GROUPS.lock().unwrap();
+                let run = std::thread::spawn(move || {
+                    output(Command::new("sh").args(["-c", &script])).is_err()
+                });
+                while !started.exists() {
+                    std::thread::sleep(std::time::Duration::from_millis(10));
+                }
+                interrupt();
+                let start = std::time::Instant::now();
+                drop(list);
+                assert!(run.join().unwrap());
+                assert!(start.elapsed().as_secs() < 15);
+            },
+        );
+    }
+
+    #[test]
+    fn what_must_not_stop_half_way_runs_to_its_end() {
+        alone(
+            "base::proc::tests::what_must_not_stop_half_way_runs_to_its_end",
+            || {
+                install_handler().unwrap();
+                let me = std::process::id();
+                let script = format!("kill -INT {me}; sleep 0.3; echo whole");
+                let whole = || complete(Command::new("sh").args(["-c", &script])).unwrap();
+                assert_eq!(whole(), "whole\n");
+                assert!(interrupted());
+                assert_eq!(whole(), "whole\n");
+                assert!(output(&mut Command::new("true")).is_err());
+            },
+        );
+    }
+
+    #[test]
+    fn both_streams_arrive_in_order() {
+        let mut seen = Vec::new();
+        let status = run_lines(
+            Command::new("sh").args(["-c", "echo a; echo b >&2; printf c; exit 3"]),
+            |l| seen.push(l.to_owned()),
+        )
+        .unwrap();
+        assert_eq!(seen, ["a", "b", "c"]);
+        assert_eq!(status.code(), Some(3));
+    }
+
+    #[test]
+    fn dropping_a_group_ends_grandchildren() {
+        let (group, lines) =
+            spawn_lines(Command::new("sh").args(["-c", "sh -c 'echo $$; exec sleep 1000' & wait"]))
+                .unwrap();
+        let grandchild = lines.recv().unwrap();
+        assert!(std::path::Path::new(&format!("/proc/{grandchild}")).exists());
+        drop(group);
+        // The stream ends only when no process of the group holds it any more.
+        assert!(lines.recv().is_err());
+    }
+
+    #[test]
+    fn output_reports_stderr() {
+        let e = output(Command::new("sh").args(["-c", "echo why >&2; exit 1"])).unwrap_err();
+        assert!(e.to_string().contains("why"), "{e}");
+        let full = "echo 'cp: x: No space left on device' >&2; exit 1";
+        let e = output(Command::new("sh").args(["-c", full])).unwrap_err();
+        assert_eq!(crate::base::exit::stage(&e), Some(Exit::Setup));
+    }
+}

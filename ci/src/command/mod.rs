@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The commands, and how the runner ends: docs/runner.md.
+
+pub mod bench;
+pub mod check;
+pub mod compile_fail;
+pub mod run;
+pub mod sparse;
+pub mod verify;
+
+use crate::base::exit::{self, Exit};
+use crate::base::{cache, proc};
+use crate::host::setup::{self, Need};
+use crate::source::{series, tree};
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(
+    name = "nolocks-ci",
+    about = "Builds, boots and judges the __GFP_NO_LOCKS series; `make` calls it"
+)]
+struct Cli {
+    /// The checkout that holds patches/, rust-module/ and ci/.
+    #[arg(long, default_value = ".", global = true)]
+    checkout: PathBuf,
+    /// Where everything is fetched and built [default: $NOLOCKS_CACHE or ~/.cache/nolocks]
+    #[arg(long, global = true)]
+    cache: Option<PathBuf>,
+    /// Install missing packages without asking (so does CI=true).
+    #[arg(long, global = true)]
+    yes: bool,
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Args, Clone, Default)]
+pub struct Where {
+    /// Your kernel tree; only apply and unapply ever change it
+    #[arg(long)]
+    kdir: Option<PathBuf>,
+    /// A lane of ci/lanes/, or all
+    #[arg(long)]
+    lane: Option<String>,
+}
+
+/// The stress module's parameters; none means the lane's own, 0 the module's default.
+#[derive(Args, Clone, Default)]
+struct Params {
+    #[arg(long)]
+    seconds: Option<u32>,
+    #[arg(long)]
+    threads: Option<u32>,
+    #[arg(long)]
+    seed: Option<u32>,
+    #[arg(long)]
+    mask: Option<u32>,
+    #[arg(long)]
+    pages: Option<u32>,
+    /// The queue's stress module's
+    #[arg(long)]
+    objects: Option<u32>,
+}
+
+impl Params {
+    fn given(&self) -> BTreeMap<String, u64> {
+        [
+            ("seconds", self.seconds),
+            ("threads", self.threads),
+            ("seed", self.seed),
+            ("mask", self.mask),
+            ("pages", self.pages),
+            ("objects", self.objects),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?.into())))
+        .collect()
+    }
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Check and install the tools
+    Setup,
+    /// Build a lane with the series, boot it and run the stress module
+    Stress {
+        #[command(flatten)]
+        at: Where,
+        #[command(flatten)]
+        params: Params,
+    },
+    /// Push objects to the queue for a long time
+    Soak {
+        #[command(flatten)]
+        at: Where,
+        /// How many, all in all
+        #[arg(long, default_value_t = 10_000_000)]
+        objects: u64,
+    },
+    /// Unit tests, series checks, and the lanes with their controls
+    Test {
+        #[command(flatten)]
+        at: Where,
+    },
+    /// Everything that needs no kernel build
+    Check,
+    /// Build and boot every prefix of the series
+    SeriesCheck,
+    /// Run sparse on the C files that the series touches
+    Sparse,
+    /// Count the instructions of a page and of queueing an object, with and without the series
+    Bench,
+    /// Put the series on your tree
+    Apply {
+        #[arg(long)]
+        kdir: Option<PathBuf>,
+    },
+    /// Take the series off your tree
+    Unapply {
+        #[arg(long)]
+        kdir: Option<PathBuf>,
+    },
+    /// Build the lane's kernel
+    Build {
+        #[command(flatten)]
+        at: Where,
+    },
+    /// Build the modules, against a lane's kernel or your built tree
+    Modules {
+        #[command(flatten)]
+        at: Where,
+    },
+    /// A prompt in the booted guest
+    Shell {
+        #[command(flatten)]
+        at: Where,
+    },
+    /// Record a trace in the guest and show that perf kmem prints NL
+    PerfKmem {
+        #[command(flatten)]
+        at: Where,
+    },
+    /// Repeat a run with its own images, modules and seed
+    Repro {
+        #[arg(long)]
+        run: Option<PathBuf>,
+    },
+    /// Remove what was built, and the runs
+    Clean,
+}
+
+impl Task {
+    fn makes_modules(&self) -> bool {
+        matches!(
+            self,
+            Task::Stress { .. }
+                | Task::Soak { .. }
+                | Task::Test { .. }
+                | Task::Bench
+                | Task::Modules { .. }
+                | Task::Shell { .. }
+                | Task::PerfKmem { .. }
+        )
+    }
+}
+
+pub fn main() -> ExitCode {
+    // Also asked for by test harnesses of their own; clap itself exits with 2 on bad usage.
+    let cli = Cli::parse();
+    let result = proc::install_handler().and_then(|()| dispatch(cli));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let (code, name) = match exit::stage(&error) {
+                _ if proc::interrupted() => (130, "Interrupted".to_owned()),
+                Some(exit) => (exit as u8, format!("{exit:?}")),
+                None => (1, "internal error".to_owned()),
+            };
+            let error = exit::explained(error);
+            eprintln!(
+                "\nnolocks: {error:#}\nnolocks: exit code {code} ({})",
+                name.to_lowercase()
+            );
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<()> {
+    let checkout = std::path::absolute(&cli.checkout)?;
+    if !checkout.join("ci/lanes").is_dir() {
+        return Err(exit::fail(
+            Exit::Usage,
+            format!(
+                "{} is not the project's checkout: run make there",
+                checkout.display()
+            ),
+        ));
+    }
+    let yes = cli.yes || std::env::var("CI").is_ok_and(|v| v == "true");
+    let series = || series::Series::load(&checkout.join("patches"));
+    // These need neither the cache nor a tool that may be missing.
+    match &cli.command {
+        Task::Apply { kdir } => return say(&series()?.apply(given(kdir, "KDIR=/path/to/linux")?)?),
+        Task::Unapply { kdir } => {
+            return say(&series()?.unapply(given(kdir, "KDIR=/path/to/linux")?)?);
+        }
+        _ => {}
+    }
+    if cli.command.makes_modules() {
+        cache::buildable("the checkout ", &checkout)?;
+    }
+    let cache = cache::Cache::open(cli.cache.as_deref())?;
+    if matches!(cli.command, Task::Clean) {
+        cache.clean()?;
+        return say(&format!(
+            "removed sources, builds and runs; the fetched tree and tools stay in {}",
+            cache.root.display()
+        ));
+    }
+    let _in_use = cache.in_use()?;
+    let job = run::Job {
+        cache,
+        checkout,
+        yes,
+    };
+    match cli.command {
+        Task::Apply { .. } | Task::Unapply { .. } | Task::Clean => Ok(()),
+        Task::Setup => {
+            setup::ensure(&job.cache, Need::Perf, yes)?;
+            setup::cargo()?;
+            say("every tool is there")?;
+            say(&tree::renewed(&job.cache)?)
+        }
+        Task::Stress { at, params } => job.stress(&at, &params.given()),
+        Task::Soak { at, objects } => job.soak(&at, objects),
+        Task::Test { at } => job.test(&at),
+        Task::Check => check::run(&job),
+        Task::SeriesCheck => verify::series(&job),
+        Task::Sparse => sparse::run(&job),
+        Task::Bench => bench::run(&job),
+        Task::Build { at } => {
+            let (_, builds) = job.builds(&at)?;
+            builds
+                .iter()
+                .try_for_each(|(_, b)| say(&b.dir.display().to_string()))
+        }
+        Task::Modules { at } => job.modules(&at),
+        Task::Shell { at } => job.shell(&at),
+        Task::PerfKmem { at } => verify::perf_kmem(&job, &at),
+        Task::Repro { run } => job.repro(given(&run, "RUN=, a run's folder or name")?),
+    }
+}
+
+fn given<'a>(path: &'a Option<PathBuf>, say: &str) -> Result<&'a Path> {
+    path.as_deref()
+        .ok_or_else(|| exit::fail(Exit::Usage, format!("this needs {say}")))
+}
+
+fn say(text: &str) -> Result<()> {
+    println!("{text}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn a_checkout_that_kbuild_cannot_take_is_refused_before_the_kernel_is_built() {
+        let dir = tempfile::tempdir().unwrap();
+        let checkout = dir.path().join("a b");
+        std::fs::create_dir_all(checkout.join("ci/lanes")).unwrap();
+        let run = |task: &[&str]| {
+            let cache = dir.path().join("cache").display().to_string();
+            let checkout = checkout.display().to_string();
+            let at = ["x", "--checkout", &checkout, "--cache", &cache];
+            dispatch(Cli::parse_from(at.into_iter().chain(task.iter().copied())))
+        };
+        for task in ["stress", "test", "modules", "bench"] {
+            let e = run(&[task]).unwrap_err();
+            assert_eq!(exit::stage(&e), Some(Exit::Usage), "{task}");
+            assert!(e.to_string().contains("a b"), "{e}");
+        }
+        run(&["clean"]).unwrap();
+    }
+
+    #[test]
+    fn make_refuses_what_a_target_would_ignore() {
+        let make = |words: &str| {
+            let mut make = Command::new("make");
+            crate::build::kernel::clean_env(&mut make, Path::new("/"));
+            make.arg("--dry-run")
+                .arg("--directory")
+                .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+                .args(words.split(' '))
+                .env("SECONDS", "1");
+            proc::output(&mut make)
+        };
+        for bad in [
+            "series-check KDIR=x",
+            "test PAGES=1",
+            "soak SEED=1",
+            "clean RUN=x",
+            "repro LANE=x",
+        ] {
+            let e = make(bad).expect_err(bad).to_string();
+            assert!(e.contains("takes no"), "{e}");
+        }
+        for good in [
+            "check",
+            "stress SECONDS=1 LANE=x KDIR=y OBJECTS=3",
+            "soak OBJECTS=1",
+            "test LANE=x",
+            "apply KDIR=x",
+            "repro RUN=x",
+        ] {
+            make(good).expect(good);
+        }
+    }
+}

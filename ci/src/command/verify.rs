@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `make series-check` (every prefix builds, boots and adds no warning) and `make perf-kmem`.
+
+use crate::base::cache::{Lock, remove_dir, sha256, write_atomic};
+use crate::base::exit::{Exit, OrExit};
+use crate::base::progress::Progress;
+use crate::build::kernel::{self, LOG, Plan, clean_env, logged};
+use crate::command::Where;
+use crate::command::run::{DEFAULT_LANE, Job, look};
+use crate::command::sparse;
+use crate::host::setup::{self, LLVM, Need};
+use crate::lane::spec::Lane;
+use crate::source::series::Series;
+use crate::source::tree;
+use crate::verdict::judge::{self, STRESS};
+use crate::verdict::tally::Tally;
+use anyhow::{Context, Result, ensure};
+use regex::Regex;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+const CONFIG: &str = include_str!("../../series-check.config");
+const SLOT: &str = "-check";
+
+/// Kernels that are not booted here: mm/ must compile for them all the same.
+const VARIANTS: &[(&str, &str, &str)] = &[
+    (
+        "up",
+        "x86_64",
+        "CONFIG_64BIT=y\nCONFIG_SMP=n\nCONFIG_MEMCG=n\n",
+    ),
+    (
+        "no-numa",
+        "x86_64",
+        "CONFIG_64BIT=y\nCONFIG_SMP=y\nCONFIG_NUMA=n\n",
+    ),
+    (
+        "highmem",
+        "i386",
+        "CONFIG_64BIT=n\nCONFIG_SMP=y\nCONFIG_HIGHMEM4G=y\n",
+    ),
+    (
+        "no-mmu",
+        "riscv",
+        "CONFIG_64BIT=y\nCONFIG_NONPORTABLE=y\nCONFIG_MMU=n\n",
+    ),
+    // Without ARCH_HAVE_NMI_SAFE_CMPXCHG.
+    (
+        "no-slots",
+        "loongarch",
+        "CONFIG_64BIT=y\nCONFIG_SMP=y\nCONFIG_PAGE_SLOTS=n\n",
+    ),
+];
+
+/// Where the series' own tests can be had, they compile, too.
+fn suite(config: &str) -> &'static str {
+    if config.contains("CONFIG_SMP=y") {
+        "CONFIG_KUNIT=y\nCONFIG_PAGE_ALLOC_NO_LOCKS_KUNIT_TEST=y\n"
+    } else {
+        ""
+    }
+}
+
+pub fn series(job: &Job) -> Result<()> {
+    setup::ensure(&job.cache, Need::Lanes, job.yes)?;
+    let series = job.series()?;
+    let fragment = without(&job.fragment()?, &["RUST", "KUNIT"]);
+    let lane = Lane::load(&job.checkout.join("ci/lanes"), DEFAULT_LANE)?;
+    let run = job.run_folder("series-check")?;
+    let plan = Plan {
+        name: "series-check",
+        arch: lane.arch.kernel(),
+        fragments: &[
+            ("Kconfig.fragment", &fragment),
+            ("ci/series-check.config", CONFIG),
+        ],
+        goals: &["bzImage"],
+        extra: &["W=1"],
+    };
+    let mut prefixes = Prefixes {
+        job,
+        plan,
+        image: lane.arch.image(),
+        dir: job.cache.dir("build/series-check")?,
+        used: BTreeSet::new(),
+        _alone: job.cache.lock("series-check")?,
+    };
+    let mut tally = Tally::default();
+    let before = prefixes.built(&series.prefix(0), None)?;
+    let before = warnings(&fs::read_to_string(before.join(LOG))?);
+    for n in 1..=series.patches.len() {
+        let what = format!("patches 1 to {n}");
+        let built = prefixes.built(&series.prefix(n), Some(&before));
+        let dir = built.as_ref().ok().cloned();
+        tally.check(
+            &format!("{what}: builds, W=1 adds no warning"),
+            built.map(drop),
+        )?;
+        if let Some(dir) = dir {
+            let folder = Lane {
+                name: format!("prefix-{n}"),
+                ..lane.clone()
+            };
+            let ready = job.ready(&run, &folder, &dir, None)?;
+            let outcome = ready.boot("main", "", Duration::ZERO)?;
+            judge::booted(&what, &outcome, &mut tally)?;
+        }
+    }
+    prefixes.prune()?;
+    for (name, arch, config) in VARIANTS {
+        let source = job.source(None, &series, SLOT)?;
+        let plan = Plan {
+            name: &format!("mm-{name}"),
+            arch,
+            fragments: &[
+                ("the variant", config),
+                ("its tests", suite(config)),
+                ("no warning", "CONFIG_WERROR=y\n"),
+            ],
+            goals: &["mm/"],
+            // Mainline's asm-generic/io.h adds to a null PCI_IOBASE where there is no MMU.
+            extra: &["KCFLAGS=-Wno-null-pointer-arithmetic"],
+        };
+        tally.check(
+            &format!("mm/ compiles for {name} ({arch})"),
+            plan.build(&job.cache, &source).map(drop),
+        )?;
+    }
+    sparse::check(job, &mut tally)?;
+    println!("{}", tally.closing());
+    tally.result()
+}
+
+/// Where the prefixes of the series are built, one after the other in one folder. What came of each
+/// is kept: on the way back to the first, headers change that every file includes.
+struct Prefixes<'a> {
+    job: &'a Job,
+    plan: Plan<'a>,
+    image: &'a str,
+    dir: PathBuf,
+    used: BTreeSet<PathBuf>,
+    _alone: Lock,
+}
+
+impl Prefixes<'_> {
+    /// The folder with the image of `prefix`, which gave no warning but those of `before`.
+    fn built(&mut self, prefix: &Series, before: Option<&[String]>) -> Result<PathBuf> {
+        let cache = &self.job.cache;
+        let tree = tree::debian(cache)?.origin.id;
+        let stamp = self.plan.stamp(cache, &tree, &prefix.hash)?;
+        let place = self.dir.join(&sha256(serde_json::to_string(&stamp)?)[..16]);
+        self.used.insert(place.clone());
+        if place.exists() {
+            return Ok(place);
+        }
+        let source = self.job.source(None, prefix, SLOT)?;
+        let dir = self.plan.place(cache, &source)?.dir;
+        // make repeats no warning: after a build whose own are not known, it has to start from nothing.
+        let known = dir.join("nolocks-warnings-known");
+        if before.is_none() || !known.exists() {
+            remove_dir(&dir)?;
+        }
+        let _ = fs::remove_file(&known);
+        let build = self.plan.build(cache, &source)?;
+        let now = warnings(&fs::read_to_string(build.dir.join(LOG))?);
+        if let Some(before) = before {
+            let new = fresh(now, before);
+            ensure!(new.is_empty(), "{new:?}");
+        }
+        write_atomic(&known, "")?;
+        let next = tempfile::tempdir_in(&self.dir)?;
+        for file in [self.image, ".config", "System.map", LOG] {
+            let to = next.path().join(file);
+            fs::create_dir_all(to.parent().context("a file lies in a folder")?)?;
+            fs::copy(build.dir.join(file), to)?;
+        }
+        fs::rename(next.keep(), &place)?;
+        Ok(place)
+    }
+
+    /// Keeps nothing of a series that is no longer asked for.
+    fn prune(&self) -> Result<()> {
+        for entry in fs::read_dir(&self.dir)?.flatten() {
+            if !self.used.contains(&entry.path()) {
+                remove_dir(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Kconfig.fragment but for the options with one of `dropped` in their names.
+pub fn without(fragment: &str, dropped: &[&str]) -> String {
+    let kept = fragment
+        .lines()
+        .filter(|l| l.starts_with('#') || !dropped.iter().any(|d| l.contains(d)));
+    kept.map(|l| format!("{l}\n")).collect()
+}
+
+/// Without line numbers, which every patch moves. Each place counts once, however many files include
+/// it; two places with the same warning are two.
+fn warnings(log: &str) -> Vec<String> {
+    let place = Regex::new(r":\d+(:\d+)?:").expect("a constant pattern");
+    let lines: BTreeSet<&str> = log.lines().filter(|l| l.contains("warning:")).collect();
+    let lines = lines.into_iter();
+    lines
+        .map(|l| place.replace_all(l, ":").into_owned())
+        .collect()
+}
+
+fn fresh(mut now: Vec<String>, before: &[String]) -> Vec<String> {
+    for known in before {
+        if let Some(i) = now.iter().position(|w| w == known) {
+            now.swap_remove(i);
+        }
+    }
+    now
+}
+
+/// Without the options, tools/perf fails to build or to link with this toolchain.
+const PERF: &[&str] = &[
+    "NO_RUST=1",
+    "NO_LIBPYTHON=1",
+    "NO_LIBPERL=1",
+    "NO_LIBBPF=1",
+    "BUILD_BPF_SKEL=0",
+    "NO_SLANG=1",
+    "NO_JVMTI=1",
+    "NO_LIBLLVM=1",
+    "NO_JEVENTS=1",
+];
+
+fn build_perf(job: &Job, source: &Path) -> Result<PathBuf> {
+    let dir = job.cache.dir(&format!(
+        "perf/{}",
+        &sha256(source.as_os_str().as_encoded_bytes())[..12]
+    ))?;
+    let _alone = job.cache.lock("perf")?;
+    let mut progress = Progress::new("tools/perf", 0);
+    let mut make = Command::new("make");
+    make.arg("-C")
+        .arg(source.join("tools/perf"))
+        .arg(format!("O={}", dir.display()))
+        .arg(format!("LLVM={LLVM}"))
+        .args(PERF)
+        .arg(kernel::jobs());
+    clean_env(&mut make, &job.cache.root);
+    logged(&mut make, &dir.join(LOG), &mut progress).or_exit(Exit::Build)?;
+    progress.finish("built");
+    Ok(dir.join("perf"))
+}
+
+/// Few pages: every one of them is an event, written by an emulated machine.
+const TRACED: &str = "mask=2 pages=2000";
+
+pub fn perf_kmem(job: &Job, at: &Where) -> Result<()> {
+    look(at.kdir.as_deref())?;
+    setup::ensure(&job.cache, Need::Perf, job.yes)?;
+    let (source, builds) = job.builds(at)?;
+    let (lane, build) = builds.first().context("no lane")?;
+    let perf = build_perf(job, &source.dir)?;
+    let modules = job.lane_modules(lane, build)?;
+    let run = job.run_folder("perf-kmem")?;
+    let ready = job.ready(&run, lane, &build.dir, Some((&modules, &[STRESS])))?;
+    let plan = format!("perf perf {STRESS}.ko {TRACED}");
+    let outcome = ready.boot_env(
+        "main",
+        &plan,
+        Duration::ZERO,
+        &[("PERF", perf.display().to_string())],
+    )?;
+    let mut tally = Tally::default();
+    judge::plain(&lane.name, &outcome, "perf", &mut tally)?;
+    let out = ready.folder.join("main/out");
+    let read = |name: &str| fs::read_to_string(out.join(name)).unwrap_or_default();
+    let (script, kmem) = (read("perf-script.txt"), read("perf-kmem.txt"));
+    tally.check(
+        "the trace names __GFP_NO_LOCKS",
+        has(&script, r"gfp_flags=\S*__GFP_NO_LOCKS"),
+    )?;
+    tally.check("perf kmem prints NL", has(&kmem, r"(?m)\bNL\b"))?;
+    for line in kmem.lines().filter(|l| has(l, r"\bNL\b").is_ok()).take(5) {
+        println!("{line}");
+    }
+    println!("trace: {}", out.display());
+    println!("{}", tally.closing());
+    tally.result()
+}
+
+fn has(text: &str, pattern: &str) -> Result<()> {
+    ensure!(
+        Regex::new(pattern)?.is_match(text),
+        "{pattern} is nowhere in {} lines",
+        text.lines().count()
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moved_warning_is_no_new_one() {
+        let before = warnings("CC a.o\nmm/a.c:10:3: warning: unused x [-Wx]\n");
+        let moved = warnings("mm/a.c:99:3: warning: unused x [-Wx]\n");
+        let other = warnings("mm/a.c:10:3: warning: unused y [-Wx]\n");
+        assert_eq!(before.len(), 1);
+        assert!(fresh(moved, &before).is_empty());
+        assert_eq!(fresh(other.clone(), &before), other);
+    }
+
+    #[test]
+    fn a_second_warning_of_the_same_words_is_a_new_one() {
+        const ONE: &str = "mm/a.c:10:3: warning: unused x [-Wx]\n";
+        let before = warnings(ONE);
+        let second = format!("{ONE}{}", ONE.replace("10", "20"));
+        assert_eq!(fresh(warnings(&second), &before), before);
+        // A header's comes again with every file that includes it.
+        assert!(fresh(warnings(&ONE.repeat(3)), &before).is_empty());
+    }
+
+    #[test]
+    fn every_variant_with_smp_compiles_the_suite_and_one_has_no_slots() {
+        let all = VARIANTS
+            .iter()
+            .map(|(name, _, config)| (*name, suite(config)));
+        let with: Vec<&str> = all.filter(|(_, s)| !s.is_empty()).map(|(n, _)| n).collect();
+        assert_eq!(with, ["no-numa", "highmem", "no-slots"]);
+    }
+
+    #[test]
+    fn the_small_config_has_nothing_that_a_prefix_lacks() {
+        let text = without(
+            "# RUST\nCONFIG_RUST=y\nCONFIG_SMP=y\nCONFIG_X_KUNIT_TEST=y\n",
+            &["RUST", "KUNIT"],
+        );
+        assert_eq!(text, "# RUST\nCONFIG_SMP=y\n");
+    }
+}

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0
+//! KVM or emulation. A /dev/kvm that opens and makes machines may still kill every guest, so KVM is
+//! used only where this kernel has booted to its marker under it.
+
+use crate::base::cache::{self, Cache};
+use crate::guest::boot::{Ending, Guest, Limits};
+use crate::lane::spec::Arch;
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, OpenOptions};
+use std::time::Duration;
+
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Accel {
+    pub kvm: bool,
+    pub why: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Verdict {
+    boot_id: String,
+    accel: Accel,
+}
+
+const PROBE_LIMIT: Duration = Duration::from_secs(40);
+
+fn tcg(why: &str) -> Accel {
+    Accel {
+        kvm: false,
+        why: why.to_owned(),
+    }
+}
+
+/// What can be said without a boot.
+fn excluded(arch: Arch) -> Option<Accel> {
+    if arch.kernel() != std::env::consts::ARCH.replace("aarch64", "arm64") {
+        return Some(tcg("emulated: the guest's architecture is not the host's"));
+    }
+    match OpenOptions::new().read(true).write(true).open("/dev/kvm") {
+        Err(e) => Some(tcg(&format!("emulated: /dev/kvm: {e}"))),
+        Ok(_) => None,
+    }
+}
+
+pub fn choose(cache: &Cache, guest: &Guest) -> Result<Accel> {
+    if let Some(accel) = excluded(guest.arch) {
+        return Ok(accel);
+    }
+    if guest.qemu.iter().any(|q| q.contains("-icount")) {
+        return Ok(tcg("emulated: its instructions are counted"));
+    }
+    // The machine may differ after its next start, so the verdict holds for this one only.
+    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let file = cache.root.join("kvm.json");
+    if let Some(verdict) = cache::read_json::<Verdict>(&file)
+        && verdict.boot_id == boot_id
+    {
+        return Ok(verdict.accel);
+    }
+    let accel = probe(guest)?;
+    cache::write_json(
+        &file,
+        &Verdict {
+            boot_id,
+            accel: accel.clone(),
+        },
+    )?;
+    Ok(accel)
+}
+
+fn probe(guest: &Guest) -> Result<Accel> {
+    let name = "kvm-probe";
+    fs::create_dir_all(guest.share.join(name))?;
+    fs::write(guest.share.join(name).join("plan"), "")?;
+    let limits = Limits {
+        boot: PROBE_LIMIT,
+        silence: PROBE_LIMIT,
+        run: PROBE_LIMIT,
+        shutdown: PROBE_LIMIT,
+    };
+    let guest = Guest {
+        kvm: true,
+        ..guest.clone()
+    };
+    let outcome = guest.boot(name, limits, &[])?;
+    Ok(match outcome.ending {
+        Ending::Done => Accel {
+            kvm: true,
+            why: "a guest booted to its marker under KVM".to_owned(),
+        },
+        Ending::Died(phase) => tcg(&format!(
+            "emulated: under KVM the guest died during {phase}"
+        )),
+        Ending::Hung(phase, _) => tcg(&format!("emulated: under KVM the guest hung in {phase}")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::boot::tests::guest;
+
+    fn probed(script: &str) -> Accel {
+        let dir = tempfile::tempdir().unwrap();
+        // It tells the two modes apart, so that the probe is seen to ask for KVM.
+        let script = format!("case \"$*\" in *--disable-kvm*) exit 9;; esac\n{script}");
+        probe(&guest(dir.path(), &script)).unwrap()
+    }
+
+    #[test]
+    fn only_a_guest_that_reached_its_marker_earns_kvm() {
+        assert!(probed("echo NOLOCKS: guest up; echo NOLOCKS: guest done").kvm);
+        let dead = probed("echo 'KVM internal error'; exit 0");
+        assert!(!dead.kvm);
+        assert!(dead.why.contains("died during boot"), "{}", dead.why);
+    }
+
+    #[test]
+    fn another_architecture_is_emulated() {
+        let other = if std::env::consts::ARCH == "x86_64" {
+            Arch::Arm64
+        } else {
+            Arch::X86
+        };
+        assert!(!excluded(other).unwrap().kvm);
+    }
+}

@@ -1,0 +1,401 @@
+// SPDX-License-Identifier: GPL-2.0
+//! One boot under virtme-ng. virtme-ng has no time limit and its exit status says little, so the
+//! markers on the console tell the phases apart, and each phase has a limit of its own.
+
+use crate::base::cache::write_atomic;
+use crate::base::proc::{check_interrupt, spawn_lines};
+use crate::base::progress::Progress;
+use crate::guest::wedged;
+use crate::lane::spec::Arch;
+use anyhow::{Context, Result};
+use std::fmt;
+use std::fs::File;
+use std::io::{LineWriter, Write};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::{Duration, Instant};
+
+const UP: &str = "NOLOCKS: guest up";
+const DONE: &str = "NOLOCKS: guest done";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Boot,
+    Run,
+    Shutdown,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Phase::Boot => "boot",
+            Phase::Run => "run",
+            Phase::Shutdown => "shutdown",
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The plan was carried out and the machine went off.
+    Done,
+    /// The machine went off before the plan was carried out.
+    Died(Phase),
+    Hung(Phase, Duration),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub boot: Duration,
+    /// Without a line before the guest is up: not slow, but wedged.
+    pub silence: Duration,
+    pub run: Duration,
+    pub shutdown: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct Guest {
+    pub vng: PathBuf,
+    pub arch: Arch,
+    pub image: PathBuf,
+    /// Only where the host's own root does not serve.
+    pub root: Option<PathBuf>,
+    pub cpus: u32,
+    pub memory: String,
+    pub cmdline: Vec<String>,
+    pub qemu: Vec<String>,
+    pub kvm: bool,
+    /// The run folder, /mnt in the guest.
+    pub share: PathBuf,
+    /// For virtme-ng's own files: the user's settings must not change a run.
+    pub home: PathBuf,
+}
+
+#[derive(Clone)]
+pub struct Outcome {
+    pub console: String,
+    pub ending: Ending,
+    pub took: Duration,
+    /// Where an earlier attempt is kept that hung.
+    pub hung_before: Option<PathBuf>,
+}
+
+impl Outcome {
+    /// For people, if there was such an attempt.
+    pub fn hung(&self, name: &str) -> Option<String> {
+        let kept = self.hung_before.as_ref()?;
+        Some(format!(
+            "boot {name} hung and was repeated: see {}",
+            kept.join("registers.txt").display()
+        ))
+    }
+}
+
+impl Guest {
+    pub fn command(&self) -> Command {
+        let mut vng = Command::new(&self.vng);
+        vng.arg("--run")
+            .arg(&self.image)
+            .args(["--skip-modules", "--force-9p"]);
+        if !self.kvm {
+            vng.arg("--disable-kvm");
+        }
+        if let Some(root) = &self.root {
+            vng.arg("--root").arg(root);
+        }
+        let mut words: Vec<&str> = vec![
+            // 7.3's 9p refuses a source that is not named.
+            "root=/dev/root",
+            // The markers must not fall to rate limits, nor the log to its own size.
+            "printk.devkmsg=on",
+            "log_buf_len=4M",
+            "oops=panic",
+            // An emulated CPU beside a compiler may stand still for long: these are for hangs, as are
+            // the limits in Kconfig.fragment.
+            "watchdog_thresh=60",
+            "workqueue.watchdog_thresh=300",
+        ];
+        words.extend(self.cmdline.iter().map(String::as_str));
+        for word in words {
+            vng.args(["--append", word]);
+        }
+        vng.args(["--cpus", &self.cpus.to_string(), "--memory", &self.memory]);
+        vng.arg(format!("--rwdir=/mnt={}", self.share.display()));
+        if self.arch == Arch::Arm64 {
+            // virtme-ng asks for a cortex-a57 without LSE and a machine without pseudo-NMIs.
+            vng.args(["--arch", "arm64", "--user", "root"]);
+            vng.arg("--qemu-opts=-M virt,gic-version=3 -cpu max,pauth-impdef=on");
+        }
+        for arguments in &self.qemu {
+            vng.arg(format!("--qemu-opts={arguments}"));
+        }
+        vng.env("HOME", &self.home).current_dir("/");
+        // virtme-ng starts its helper by name.
+        if let Some(bin) = self.vng.parent() {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            let paths = std::iter::once(bin.to_owned()).chain(std::env::split_paths(&path));
+            if let Ok(path) = std::env::join_paths(paths) {
+                vng.env("PATH", path);
+            }
+        }
+        vng
+    }
+
+    /// Boots, runs the plan in `share/name/plan`, and writes `share/name/console.txt`.
+    pub fn boot(&self, name: &str, limits: Limits, env: &[(&str, String)]) -> Result<Outcome> {
+        let folder = self.share.join(name);
+        std::fs::create_dir_all(folder.join("out"))?;
+        let log = folder.join("console.txt");
+        // By lines, for people who watch it.
+        let mut file = LineWriter::new(
+            File::create(&log).with_context(|| format!("cannot write {}", log.display()))?,
+        );
+        let mut vng = self.command();
+        // A socket's path must be short.
+        let monitor = tempfile::tempdir()?;
+        let socket = monitor.path().join("qmp");
+        vng.arg(format!(
+            "--qemu-opts=-qmp unix:{},server=on,wait=off",
+            socket.display()
+        ));
+        let exports: String = env.iter().map(|(k, v)| format!("{k}={v} ")).collect();
+        vng.args([
+            "--verbose",
+            "--exec",
+            &format!("{exports}sh /mnt/guest.sh {name}"),
+        ]);
+        let mut progress = Progress::new(format!("boot {name}"), 0);
+        let (mut group, lines) = spawn_lines(&mut vng)?;
+        let mut console = String::new();
+        let mut phase = Phase::Boot;
+        let mut since = Instant::now();
+        let mut heard = since;
+        let ending = loop {
+            let limit = match phase {
+                Phase::Boot => limits.boot,
+                Phase::Run => limits.run,
+                Phase::Shutdown => limits.shutdown,
+            };
+            let Some(left) = limit.checked_sub(since.elapsed()) else {
+                break Ending::Hung(phase, limit);
+            };
+            if phase == Phase::Boot && heard.elapsed() >= limits.silence {
+                break Ending::Hung(phase, limits.silence);
+            }
+            // Short, so that a log without a terminal hears of a silent guest too.
+            match lines.recv_timeout(left.min(Duration::from_secs(1))) {
+                Ok(line) => {
+                    heard = Instant::now();
+                    writeln!(file, "{line}")?;
+                    console.push_str(&line);
+                    console.push('\n');
+                    if phase == Phase::Boot && line.contains(UP) {
+                        (phase, since) = (Phase::Run, Instant::now());
+                    } else if phase == Phase::Run && line.contains(DONE) {
+                        (phase, since) = (Phase::Shutdown, Instant::now());
+                    }
+                    progress.say(&format!("{phase}: {line}"));
+                }
+                Err(RecvTimeoutError::Timeout) => progress.say(&format!("{phase}: no output")),
+                Err(RecvTimeoutError::Disconnected) => {
+                    break match phase {
+                        Phase::Shutdown => Ending::Done,
+                        phase => Ending::Died(phase),
+                    };
+                }
+            }
+        };
+        if matches!(ending, Ending::Hung(..)) {
+            let symbols = std::fs::read_to_string(self.share.join("System.map"));
+            let text = wedged::registers(&socket, &symbols.unwrap_or_default())
+                .unwrap_or_else(|e| format!("{e:#}\n"));
+            write_atomic(&folder.join("registers.txt"), &text)?;
+        }
+        group.kill();
+        // What was on its way; the dead close their end, and an escaped process cannot hold this up.
+        while let Ok(line) = lines.recv_timeout(Duration::from_secs(1)) {
+            writeln!(file, "{line}")?;
+            console.push_str(&line);
+            console.push('\n');
+        }
+        file.flush()?;
+        group.wait()?;
+        check_interrupt()?;
+        let took = progress.elapsed();
+        progress.finish(&match ending {
+            Ending::Done => "guest done".to_owned(),
+            Ending::Died(phase) => format!("the guest ended during {phase}"),
+            Ending::Hung(phase, limit) => {
+                format!("{phase} hung: not over after {} s", limit.as_secs())
+            }
+        });
+        Ok(Outcome {
+            console,
+            ending,
+            took,
+            hung_before: None,
+        })
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::Path;
+
+    const LONG: Duration = Duration::from_secs(60);
+    const SHORT: Duration = Duration::from_millis(300);
+    const WHOLE: Limits = Limits {
+        boot: LONG,
+        silence: LONG,
+        run: LONG,
+        shutdown: LONG,
+    };
+    const UP: &str = "echo '[ 1.0] NOLOCKS: guest up'";
+    const DONE: &str = "echo '[ 2.0] NOLOCKS: guest done'";
+
+    /// Its virtme-ng is a shell script.
+    pub fn guest(dir: &Path, script: &str) -> Guest {
+        let vng = dir.join("vng");
+        // Not by this process: a child that a test beside this one starts would have the file open for
+        // writing for a moment, and keep it from being run.
+        let written = Command::new("sh")
+            .args(["-c", "printf %s \"$1\" >\"$0\" && chmod +x \"$0\""])
+            .arg(&vng)
+            .arg(format!("#!/bin/sh\n{script}\n"))
+            .status();
+        assert!(written.unwrap().success());
+        Guest {
+            vng,
+            arch: Arch::X86,
+            image: "/k".into(),
+            root: None,
+            cpus: 2,
+            memory: "1G".into(),
+            cmdline: vec!["cma=64M".into()],
+            qemu: vec![],
+            kvm: false,
+            share: dir.join("run"),
+            home: dir.to_owned(),
+        }
+    }
+
+    /// Only the phase under test has a short limit, so that a slow machine cannot turn one phase's
+    /// hang into another's.
+    fn fake(script: &str, limits: Limits) -> (Outcome, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let outcome = guest(dir.path(), script).boot("main", limits, &[]).unwrap();
+        (outcome, dir)
+    }
+
+    #[test]
+    fn a_whole_run_is_done_and_its_console_is_kept() {
+        let (outcome, dir) = fake(&format!("{UP}; {DONE}; echo off >&2; exit 255"), WHOLE);
+        assert_eq!(outcome.ending, Ending::Done);
+        assert!(outcome.console.ends_with("off\n"));
+        assert_eq!(
+            fs::read_to_string(dir.path().join("run/main/console.txt")).unwrap(),
+            outcome.console
+        );
+    }
+
+    #[test]
+    fn a_hang_says_its_phase() {
+        for (script, limits, phase) in [
+            (
+                "sleep 1000".to_owned(),
+                Limits {
+                    boot: SHORT,
+                    ..WHOLE
+                },
+                Phase::Boot,
+            ),
+            (
+                format!("{UP}; sleep 1000"),
+                Limits {
+                    run: SHORT,
+                    ..WHOLE
+                },
+                Phase::Run,
+            ),
+            (
+                format!("{UP}; {DONE}; sleep 1000"),
+                Limits {
+                    shutdown: SHORT,
+                    ..WHOLE
+                },
+                Phase::Shutdown,
+            ),
+        ] {
+            assert_eq!(fake(&script, limits).0.ending, Ending::Hung(phase, SHORT));
+        }
+    }
+
+    #[test]
+    fn a_boot_that_falls_silent_is_over_before_its_limit() {
+        let silence = SHORT;
+        let limits = Limits { silence, ..WHOLE };
+        let (outcome, dir) = fake("echo booting; sleep 1000", limits);
+        assert_eq!(outcome.ending, Ending::Hung(Phase::Boot, SHORT));
+        let registers = dir.path().join("run/main/registers.txt");
+        assert!(
+            fs::read_to_string(registers)
+                .unwrap()
+                .contains("no monitor")
+        );
+        // A guest that is up may be silent for as long as its phase may take.
+        let (outcome, _dir) = fake(&format!("{UP}; sleep 1; {DONE}"), limits);
+        assert_eq!(outcome.ending, Ending::Done);
+    }
+
+    #[test]
+    fn a_death_says_its_phase() {
+        assert_eq!(
+            fake("echo panic", WHOLE).0.ending,
+            Ending::Died(Phase::Boot)
+        );
+        assert_eq!(fake(UP, WHOLE).0.ending, Ending::Died(Phase::Run));
+    }
+
+    #[test]
+    fn a_hang_leaves_no_process_behind() {
+        let script = format!("sh -c \"echo pid \\$\\$; {UP}; exec sleep 1000\" & wait");
+        let (outcome, _dir) = fake(
+            &script,
+            Limits {
+                run: SHORT,
+                ..WHOLE
+            },
+        );
+        let pid = outcome
+            .console
+            .lines()
+            .find_map(|l| l.strip_prefix("pid "))
+            .unwrap();
+        // A process gives up its memory, and with it this text, before the stream it holds.
+        let left = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        assert_eq!(left, "");
+    }
+
+    #[test]
+    fn the_command_line_holds_what_the_traps_need() {
+        let dir = tempfile::tempdir().unwrap();
+        let guest = Guest {
+            arch: Arch::Arm64,
+            root: Some("/r".into()),
+            ..guest(dir.path(), "")
+        };
+        let text = crate::base::proc::show(&guest.command());
+        for part in [
+            "--force-9p",
+            "--append root=/dev/root",
+            "--disable-kvm",
+            "gic-version=3",
+            "--root /r",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The guest's root folder where the host's own does not serve: another architecture's userland,
+//! unpacked from Debian's packages without running any of it.
+
+use crate::base::cache::{Cache, remove_dir};
+use crate::base::exit::{Exit, OrExit, fail};
+use crate::base::proc::{output, run_lines};
+use crate::base::progress::Progress;
+use crate::lane::spec::Arch;
+use anyhow::{Context, Result, ensure};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Part of the folder's name: a change of what is in it makes a new one.
+const RECIPE: u32 = 3;
+const SUITE: &str = "bookworm";
+
+pub fn ensure(cache: &Cache, arch: Arch) -> Result<Option<PathBuf>> {
+    if arch == Arch::X86 {
+        return x86_host(std::env::consts::ARCH).map(|()| None);
+    }
+    let dir = cache.dir("roots")?.join(format!("arm64-{SUITE}-{RECIPE}"));
+    let _alone = cache.lock("roots")?;
+    if !dir.exists() {
+        make(cache, &dir)
+            .context("making the arm64 guest's root")
+            .or_exit(Exit::Setup)?;
+    }
+    Ok(Some(dir))
+}
+
+/// The host's own root serves no other architecture, and there is no recipe for x86_64's.
+fn x86_host(host: &str) -> Result<()> {
+    if host != "x86_64" {
+        return Err(fail(
+            Exit::Setup,
+            format!(
+                "an x86_64 lane boots from the root folder of an x86_64 machine, and this one is {host}: name an arm64 lane with LANE="
+            ),
+        ));
+    }
+    Ok(())
+}
+
+fn make(cache: &Cache, dir: &Path) -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(fail(
+            Exit::Setup,
+            "debootstrap makes the arm64 guest's root folder, and needs root once",
+        ));
+    }
+    let parent = cache.dir("roots")?;
+    let next = parent.join("next");
+    remove_dir(&next)?;
+    let mut progress = Progress::new("arm64 root from Debian", 0);
+    let mut debootstrap = Command::new("/usr/sbin/debootstrap");
+    debootstrap
+        .args([
+            "--foreign",
+            "--variant=minbase",
+            "--arch=arm64",
+            // Not busybox's insmod: after a failed load it loads once more, by the older system call.
+            "--include=busybox-static,kmod",
+            SUITE,
+        ])
+        .arg(&next);
+    if let Some(uri) = crate::source::tree::machine_archive()? {
+        debootstrap.arg(uri);
+    }
+    let mut tail = String::new();
+    let status = run_lines(&mut debootstrap, |line| {
+        progress.say(line);
+        tail = line.to_owned();
+    })?;
+    if !status.success() {
+        return Err(fail(
+            Exit::Setup,
+            format!("debootstrap failed (is the network there?): {tail}"),
+        ));
+    }
+    // The first stage unpacks the required packages, and only fetches what comes on top.
+    let fetched = fs::read_to_string(next.join("debootstrap/base"))
+        .context("debootstrap left no list of packages")?;
+    let fetched: Vec<&str> = fetched.split_whitespace().collect();
+    for deb in fs::read_dir(next.join("var/cache/apt/archives"))?.flatten() {
+        let name = deb.file_name().to_string_lossy().into_owned();
+        if name.split('_').next().is_some_and(|p| fetched.contains(&p)) {
+            // Not `dpkg-deb --extract`, which puts a folder in the place of the link /bin.
+            let tar = next.join("package.tar");
+            let mut unpack = Command::new("dpkg-deb");
+            unpack
+                .arg("--fsys-tarfile")
+                .arg(deb.path())
+                .stdout(fs::File::create(&tar)?);
+            let status = unpack.status()?;
+            ensure!(status.success(), "dpkg-deb: {status}");
+            output(
+                Command::new("tar")
+                    .args(["--extract", "--keep-directory-symlink", "--directory"])
+                    .arg(&next)
+                    .arg("--file")
+                    .arg(&tar),
+            )?;
+            fs::remove_file(&tar)?;
+        }
+    }
+    // debootstrap leaves a link to its own machine's.
+    let proc = next.join("proc");
+    if proc.is_symlink() {
+        fs::remove_file(&proc)?;
+        fs::create_dir(&proc)?;
+    }
+    for sub in [
+        "opt", "srv", "mnt", "root", "home", "sys", "dev", "run", "tmp",
+    ] {
+        fs::create_dir_all(next.join(sub))?;
+    }
+    for (file, text) in [
+        ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
+        ("etc/group", "root:x:0:\ntty:x:5:\n"),
+        ("etc/shadow", "root:*:19000:0:99999:7:::\n"),
+        ("etc/fstab", ""),
+        ("etc/hosts", "127.0.0.1 localhost\n"),
+    ] {
+        fs::write(next.join(file), text)?;
+    }
+    let busybox = ["usr/bin/busybox", "bin/busybox"]
+        .into_iter()
+        .find(|p| next.join(p).exists())
+        .context("busybox-static holds no busybox")?;
+    for applet in ["poweroff", "ip", "ps"] {
+        let link = next.join("usr/sbin").join(applet);
+        if !link.exists() {
+            symlink(format!("/{busybox}"), &link)?;
+        }
+    }
+    let packages = fs::read_dir(next.join("var/cache/apt/archives"))?
+        .flatten()
+        .map(|e| e.file_name().to_string_lossy().into_owned() + "\n");
+    let mut packages: Vec<String> = packages.collect();
+    packages.sort();
+    fs::write(next.join("nolocks-packages"), packages.concat())?;
+    remove_dir(&next.join("var/cache/apt/archives"))?;
+    fs::set_permissions(&next, fs::Permissions::from_mode(0o755))?;
+    fs::rename(&next, dir)?;
+    progress.finish("ready");
+    Ok(())
+}
+
+/// The packages that a root holds, for a run's metadata.
+pub fn packages(root: &Path) -> Vec<String> {
+    fs::read_to_string(root.join("nolocks-packages"))
+        .unwrap_or_default()
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::exit::stage;
+
+    #[test]
+    fn an_x86_guest_needs_an_x86_host() {
+        assert!(x86_host("x86_64").is_ok());
+        let e = x86_host("aarch64").unwrap_err();
+        assert_eq!(stage(&e), Some(Exit::Setup));
+    }
+}

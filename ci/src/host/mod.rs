@@ -1,0 +1,4 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The machine that the runner is on.
+
+pub mod setup;

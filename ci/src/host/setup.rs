@@ -1,0 +1,549 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The tools: what is missing is listed, and installed where that is allowed.
+
+use crate::base::cache::{Cache, remove_dir};
+use crate::base::exit::{Exit, OrExit, fail};
+use crate::base::proc;
+use crate::base::progress::Progress;
+use anyhow::{Context, Result};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+/// Debian's rustc: the one on PATH is often rustup's, which may lack its library source.
+pub const RUSTC: &str = "/usr/bin/rustc";
+pub const CLIPPY: &str = "/usr/bin/clippy-driver";
+pub const RUSTFMT: &str = "/usr/bin/rustfmt";
+pub const LLVM: &str = "-22";
+
+const BINDGEN: &str = "0.73.2";
+const VIRTME: &str = include_str!("../../virtme-ng.txt");
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Need {
+    /// Checks of the series that build nothing.
+    Check,
+    /// Kernel, modules and boots on both architectures.
+    Lanes,
+    /// tools/perf.
+    Perf,
+}
+
+struct Tool {
+    /// A program on PATH, or a file where the name has a slash; `*` stands for one folder.
+    probe: &'static str,
+    package: &'static str,
+    need: Need,
+}
+
+const fn tool(need: Need, probe: &'static str, package: &'static str) -> Tool {
+    Tool {
+        probe,
+        package,
+        need,
+    }
+}
+
+const TOOLS: &[Tool] = &[
+    tool(Need::Check, "git", "git"),
+    tool(Need::Check, "patch", "patch"),
+    tool(Need::Check, "perl", "perl"),
+    tool(Need::Check, "xz", "xz-utils"),
+    tool(Need::Check, "rsync", "rsync"),
+    tool(Need::Check, "gcc", "build-essential"),
+    tool(Need::Check, RUSTC, "rustc-web"),
+    tool(Need::Check, RUSTFMT, "rustfmt-web"),
+    tool(Need::Check, CLIPPY, "rust-web-clippy"),
+    tool(
+        Need::Check,
+        "/usr/share/keyrings/debian-archive-keyring.gpg",
+        "debian-archive-keyring",
+    ),
+    tool(Need::Lanes, "clang-22", "clang-22"),
+    tool(Need::Lanes, "ld.lld-22", "lld-22"),
+    tool(Need::Lanes, "llvm-nm-22", "llvm-22"),
+    tool(
+        Need::Lanes,
+        "/usr/lib/llvm-22/lib/libclang.so",
+        "libclang-22-dev",
+    ),
+    tool(
+        Need::Lanes,
+        "/usr/lib/rustlib/src/rust/library/core/src/lib.rs",
+        "rust-web-src",
+    ),
+    tool(Need::Lanes, "flex", "flex"),
+    tool(Need::Lanes, "bison", "bison"),
+    tool(Need::Lanes, "bc", "bc"),
+    tool(Need::Lanes, "cpio", "cpio"),
+    tool(Need::Lanes, "/usr/sbin/modprobe", "kmod"),
+    tool(Need::Lanes, "busybox", "busybox-static"),
+    tool(Need::Lanes, "/usr/include/libelf.h", "libelf-dev"),
+    tool(Need::Lanes, "/usr/include/openssl/ssl.h", "libssl-dev"),
+    tool(
+        Need::Lanes,
+        "/usr/lib/python3*/ensurepip/__init__.py",
+        "python3-venv",
+    ),
+    tool(Need::Lanes, "qemu-system-x86_64", "qemu-system-x86"),
+    tool(Need::Lanes, "qemu-system-aarch64", "qemu-system-arm"),
+    tool(
+        Need::Lanes,
+        "/usr/lib/ipxe/qemu/efi-virtio.rom",
+        "ipxe-qemu",
+    ),
+    tool(Need::Lanes, "/usr/sbin/debootstrap", "debootstrap"),
+    tool(
+        Need::Perf,
+        "/usr/include/traceevent/event-parse.h",
+        "libtraceevent-dev",
+    ),
+    tool(
+        Need::Perf,
+        "/usr/include/tracefs/tracefs.h",
+        "libtracefs-dev",
+    ),
+    tool(Need::Perf, "/usr/include/elfutils/libdw.h", "libdw-dev"),
+    tool(Need::Perf, "pkg-config", "pkg-config"),
+];
+
+/// Where the tools that the runner makes itself are.
+pub struct Tools {
+    pub bindgen: PathBuf,
+    pub vng: PathBuf,
+}
+
+pub fn ensure(cache: &Cache, need: Need, yes: bool) -> Result<()> {
+    let missing = missing(need, present);
+    if !missing.is_empty() {
+        install(&missing, yes)?;
+        let left = self::missing(need, present);
+        if !left.is_empty() {
+            return Err(fail(
+                Exit::Setup,
+                format!(
+                    "apt-get succeeded, and these are still not usable: {}",
+                    words(&left)
+                ),
+            ));
+        }
+    }
+    if need >= Need::Check {
+        check_rustc(&proc::output(Command::new(RUSTC).arg("--version")).or_exit(Exit::Setup)?)?;
+    }
+    if need >= Need::Lanes {
+        let _alone = cache.lock("tools")?;
+        bindgen(cache)?;
+        virtme(cache)?;
+    }
+    Ok(())
+}
+
+pub fn tools(cache: &Cache) -> Tools {
+    Tools {
+        bindgen: cache
+            .root
+            .join(format!("tools/bindgen-{BINDGEN}/bin/bindgen")),
+        vng: virtme_dir(cache).join("bin/vng"),
+    }
+}
+
+/// Whether cargo can format and lint, which it leaves to programs of other packages.
+pub fn cargo() -> Result<()> {
+    cargo_has(Path::new(
+        &std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()),
+    ))
+}
+
+fn cargo_has(cargo: &Path) -> Result<()> {
+    for (sub, component, package) in [
+        ("fmt", "rustfmt", "rustfmt-web"),
+        ("clippy", "clippy", "rust-web-clippy"),
+    ] {
+        if let Err(e) = proc::output(Command::new(cargo).args([sub, "--version"])) {
+            proc::check_interrupt()?;
+            return Err(fail(
+                Exit::Setup,
+                format!(
+                    "`cargo {sub}` is missing: `rustup component add {component}` with rustup's cargo, else apt-get install {package} ({e:#})"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn missing(need: Need, present: impl Fn(&str) -> bool) -> BTreeSet<&'static str> {
+    TOOLS
+        .iter()
+        .filter(|t| t.need <= need && !present(t.probe))
+        .map(|t| t.package)
+        .collect()
+}
+
+fn present(probe: &str) -> bool {
+    if let Some((dir, rest)) = probe.split_once('*') {
+        let dir = Path::new(dir);
+        let (Some(parent), Some(stem)) = (dir.parent(), dir.file_name()) else {
+            return false;
+        };
+        return fs::read_dir(parent).is_ok_and(|entries| {
+            entries.flatten().any(|e| {
+                e.file_name()
+                    .to_string_lossy()
+                    .starts_with(&*stem.to_string_lossy())
+                    && e.path().join(rest.trim_start_matches('/')).exists()
+            })
+        });
+    }
+    if probe.contains('/') {
+        Path::new(probe).exists()
+    } else {
+        which::which(probe).is_ok()
+    }
+}
+
+fn words(packages: &BTreeSet<&str>) -> String {
+    packages.iter().copied().collect::<Vec<_>>().join(" ")
+}
+
+// With recommends, the two qemu packages conflict and apt gives up.
+const APT_INSTALL: [&str; 3] = ["install", "--yes", "--no-install-recommends"];
+
+fn refusal(missing: &BTreeSet<&str>, why: &str) -> anyhow::Error {
+    fail(
+        Exit::Setup,
+        format!(
+            "{why} As root on Debian:\n  apt-get update && apt-get install --no-install-recommends {}",
+            words(missing)
+        ),
+    )
+}
+
+fn install(missing: &BTreeSet<&str>, yes: bool) -> Result<()> {
+    eprintln!("missing packages: {}", words(missing));
+    if which::which("apt-get").is_err() {
+        return Err(refusal(
+            missing,
+            "this is no Debian machine, so install the same tools by hand.",
+        ));
+    }
+    if !nix::unistd::geteuid().is_root() {
+        return Err(refusal(missing, "installing them needs root."));
+    }
+    if !yes && !ask("install them now with apt-get? [y/N] ")? {
+        return Err(refusal(
+            missing,
+            "nothing was installed (CI=true or YES=1 means yes).",
+        ));
+    }
+    let mut progress = Progress::new("apt-get", 0);
+    let mut tail = Vec::new();
+    for args in [
+        &["update"][..],
+        &[
+            &APT_INSTALL[..],
+            &missing.iter().copied().collect::<Vec<_>>(),
+        ]
+        .concat(),
+    ] {
+        let status = proc::run_lines(
+            Command::new("apt-get")
+                .args(args)
+                .env("DEBIAN_FRONTEND", "noninteractive"),
+            |line| {
+                progress.step(line);
+                tail.push(line.to_owned());
+            },
+        )?;
+        if !status.success() {
+            let last: Vec<_> = tail.iter().rev().take(8).rev().cloned().collect();
+            return Err(refusal(
+                missing,
+                &format!(
+                    "apt-get {} failed (is the network there?):\n{}\n",
+                    args[0],
+                    last.join("\n")
+                ),
+            ));
+        }
+    }
+    progress.finish("installed");
+    Ok(())
+}
+
+fn ask(question: &str) -> Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        return Ok(false);
+    }
+    eprint!("{question}");
+    std::io::stderr().flush()?;
+    let answer = line(std::io::stdin())?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Read in a thread of its own, because Ctrl-C does not end a read.
+fn line(from: impl Read + Send + 'static) -> Result<String> {
+    let (tx, rx) = channel();
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        let read = BufReader::new(from).read_line(&mut text);
+        tx.send(read.map(|_| text))
+    });
+    loop {
+        match rx.recv_timeout(Duration::from_millis(200)) {
+            Err(RecvTimeoutError::Timeout) => proc::check_interrupt()?,
+            answer => return Ok(answer.context("nobody reads the answer")??),
+        }
+    }
+}
+
+fn check_rustc(version: &str) -> Result<()> {
+    let minor: u32 = version
+        .strip_prefix("rustc 1.")
+        .and_then(|r| r.split('.').next()?.parse().ok())
+        .unwrap_or(0);
+    // scripts/min-tool-version.sh of 7.3.
+    if minor < 85 {
+        return Err(fail(
+            Exit::Setup,
+            format!(
+                "{RUSTC} is {:?}, and the kernel needs at least 1.85: apt-get install rustc-web rust-web-src",
+                version.trim()
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Built in a folder beside its place and renamed, so that what is there is whole.
+fn bindgen(cache: &Cache) -> Result<()> {
+    if tools(cache).bindgen.exists() {
+        return Ok(());
+    }
+    let parent = cache.dir("tools")?;
+    let temp = tempfile::Builder::new()
+        .prefix("bindgen-")
+        .tempdir_in(&parent)?;
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    log_run(
+        "bindgen",
+        Command::new(cargo)
+            .args([
+                "install",
+                "--locked",
+                "--version",
+                BINDGEN,
+                "bindgen-cli",
+                "--root",
+            ])
+            .arg(temp.path())
+            .env("CARGO_TARGET_DIR", temp.path().join("target"))
+            .current_dir(&parent),
+        260,
+    )?;
+    remove_dir(&temp.path().join("target"))?;
+    fs::rename(temp.keep(), parent.join(format!("bindgen-{BINDGEN}"))).or_exit(Exit::Setup)
+}
+
+fn virtme_dir(cache: &Cache) -> PathBuf {
+    cache.root.join(format!(
+        "tools/virtme-{}",
+        &crate::base::cache::sha256(VIRTME)[..8]
+    ))
+}
+
+/// A virtual environment cannot be renamed, so a stamp written last says that it is whole.
+fn virtme(cache: &Cache) -> Result<()> {
+    cache.dir("tools")?;
+    let dir = virtme_dir(cache);
+    let stamp = dir.join("complete");
+    if stamp.exists() {
+        return Ok(());
+    }
+    remove_dir(&dir)?;
+    log_run(
+        "python venv",
+        Command::new("/usr/bin/python3")
+            .args(["-m", "venv"])
+            .arg(&dir),
+        0,
+    )?;
+    let requirements = dir.join("requirements.txt");
+    fs::write(&requirements, VIRTME)?;
+    log_run(
+        "virtme-ng",
+        Command::new(dir.join("bin/pip"))
+            .args(["install", "--no-input", "-r"])
+            .arg(&requirements),
+        0,
+    )?;
+    fs::write(stamp, "").or_exit(Exit::Setup)
+}
+
+fn log_run(what: &str, command: &mut Command, total: u64) -> Result<()> {
+    let mut progress = Progress::new(what, total);
+    let mut lines = Vec::new();
+    let status = proc::run_lines(command, |line| {
+        progress.step(line.trim());
+        lines.push(line.to_owned());
+    })
+    .or_exit(Exit::Setup)?;
+    if !status.success() {
+        let tail = lines[lines.len().saturating_sub(15)..].join("\n");
+        return Err(fail(
+            Exit::Setup,
+            format!(
+                "{} failed (is the network there?):\n{tail}",
+                proc::show(command)
+            ),
+        ));
+    }
+    progress.finish("ready");
+    Ok(())
+}
+
+/// For a run's metadata: what each tool says of its version, in one line.
+pub fn versions(cache: &Cache, qemu: &str) -> serde_json::Value {
+    let tools = tools(cache);
+    let vng = tools.vng.to_string_lossy().into_owned();
+    let bindgen = tools.bindgen.to_string_lossy().into_owned();
+    let clang = format!("clang{LLVM}");
+    let lld = format!("ld.lld{LLVM}");
+    [
+        ("rustc", RUSTC),
+        ("clang", &clang),
+        ("lld", &lld),
+        ("bindgen", &bindgen),
+        ("qemu", qemu),
+        ("virtme-ng", &vng),
+    ]
+    .into_iter()
+    .map(|(name, program)| {
+        let text = proc::output(Command::new(program).arg("--version"))
+            .context("not there")
+            .unwrap_or_else(|e| e.to_string());
+        (name.to_owned(), text.lines().next().unwrap_or("").into())
+    })
+    .collect::<serde_json::Map<_, _>>()
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::exit::stage;
+    use crate::base::proc::tests::script;
+
+    #[test]
+    fn only_what_is_needed_and_absent_is_missing() {
+        let lanes = missing(Need::Lanes, |p| {
+            p != "clang-22" && p != "pkg-config" && p != "git"
+        });
+        assert_eq!(words(&lanes), "clang-22 git");
+        assert_eq!(words(&missing(Need::Check, |p| p != "clang-22")), "");
+    }
+
+    #[test]
+    fn a_missing_tool_names_its_apt_line() {
+        let e = refusal(
+            &BTreeSet::from(["clang-22", "bc"]),
+            "installing them needs root.",
+        );
+        assert_eq!(stage(&e), Some(Exit::Setup));
+        assert!(
+            e.to_string()
+                .ends_with("install --no-install-recommends bc clang-22"),
+            "{e}"
+        );
+    }
+
+    #[test]
+    fn probes_find_programs_files_and_globs() {
+        assert!(present("sh") && present("/bin/sh") && present("/usr/b*/env"));
+        assert!(!present("no-such-program") && !present("/no/such") && !present("/usr/b*/no-such"));
+    }
+
+    #[test]
+    fn a_question_is_answered_or_interrupted() {
+        proc::tests::alone(
+            "host::setup::tests::a_question_is_answered_or_interrupted",
+            || {
+                assert_eq!(line(&b"y\nn\n"[..]).unwrap(), "y\n");
+                let (silent, _open) = std::io::pipe().unwrap();
+                let asked = std::thread::spawn(|| line(silent).unwrap_err());
+                proc::tests::interrupt();
+                assert_eq!(stage(&asked.join().unwrap()), Some(Exit::Interrupted));
+            },
+        );
+    }
+
+    #[test]
+    fn bootstrap_takes_no_cargo_that_is_too_old() {
+        let dir = tempfile::tempdir().unwrap();
+        let (bin, scripts) = (dir.path().join("bin"), dir.path().join("scripts"));
+        for sub in [&bin, &scripts, &dir.path().join("ci")] {
+            fs::create_dir(sub).unwrap();
+        }
+        let real = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/bootstrap.sh");
+        fs::copy(real, scripts.join("bootstrap.sh")).unwrap();
+        // No cargo of this machine is so new, and there is no apt-get on this PATH.
+        fs::write(
+            dir.path().join("ci/Cargo.toml"),
+            "rust-version = \"1.9999\"\n",
+        )
+        .unwrap();
+        for tool in ["sed", "dirname", "mkdir", "cc", "git"] {
+            std::os::unix::fs::symlink(which::which(tool).unwrap(), bin.join(tool)).unwrap();
+        }
+        let run = |version: &str| {
+            script(
+                &bin.join("cargo"),
+                &format!("[ $1 = --version ] && echo 'cargo {version}'"),
+            );
+            let mut sh = Command::new("/bin/sh");
+            sh.arg(scripts.join("bootstrap.sh"))
+                .env("PATH", &bin)
+                .env("NOLOCKS_CACHE", dir.path().join("cache"));
+            let out = proc::capture(&mut sh, std::process::Stdio::null()).unwrap();
+            assert_eq!(out.status.code(), Some(10));
+            String::from_utf8(out.stderr).unwrap()
+        };
+        let said = run("1.9998.0 (x)");
+        assert!(said.contains("too old: cargo 1.9998.0"), "{said}");
+        let said = run("1.9999.0 (x)");
+        assert!(said.contains("could not build"), "{said}");
+    }
+
+    #[test]
+    fn a_cargo_that_cannot_format_is_a_matter_of_setup() {
+        let dir = tempfile::tempdir().unwrap();
+        let cargo = dir.path().join("cargo");
+        script(&cargo, "exit 0");
+        cargo_has(&cargo).unwrap();
+        script(
+            &cargo,
+            "[ $1 = fmt ] || { echo no such command >&2; exit 1; }",
+        );
+        let e = cargo_has(&cargo).unwrap_err();
+        assert_eq!(stage(&e), Some(Exit::Setup));
+        assert!(
+            e.to_string().contains("cargo clippy") && e.to_string().contains("no such command"),
+            "{e}"
+        );
+    }
+
+    #[test]
+    fn an_old_rustc_is_refused() {
+        assert!(check_rustc("rustc 1.96.0 (x)").is_ok());
+        assert_eq!(
+            stage(&check_rustc("rustc 1.63.0").unwrap_err()),
+            Some(Exit::Setup)
+        );
+        assert!(check_rustc("garbage").is_err());
+    }
+}

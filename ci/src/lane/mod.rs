@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: GPL-2.0
+//! A lane: what its file says, and the configuration that it asks for.
+
+pub mod config;
+pub mod spec;

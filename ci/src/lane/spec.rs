@@ -1,0 +1,495 @@
+// SPDX-License-Identifier: GPL-2.0
+//! A lane: one file below `ci/lanes/`. Its lines that begin with `#:` are TOML and say how to boot
+//! and judge; the rest is a Kconfig fragment on top of the project's `Kconfig.fragment`.
+
+use crate::base::exit::{Exit, fail};
+use crate::verdict::judge::{QUEUE, STRESS};
+use anyhow::{Context, Result};
+use regex::Regex;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+/// Suites and their skipped cases.
+pub type Skips = BTreeMap<String, BTreeSet<String>>;
+
+static CASES: LazyLock<BTreeMap<String, Vec<String>>> = LazyLock::new(|| {
+    toml::from_str(include_str!("../../cases.toml")).expect("ci/cases.toml is names only")
+});
+
+/// The cases that a suite has; none of one that nobody knows.
+pub fn cases(suite: &str) -> &'static [String] {
+    CASES.get(suite).map_or(&[], Vec::as_slice)
+}
+
+pub fn suites() -> impl Iterator<Item = &'static str> {
+    CASES.keys().map(String::as_str)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arch {
+    #[serde(rename = "x86_64")]
+    X86,
+    Arm64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lane {
+    #[serde(skip)]
+    pub name: String,
+    #[serde(skip)]
+    pub config: String,
+    pub about: String,
+    pub arch: Arch,
+    pub cpus: u32,
+    pub memory: String,
+    #[serde(default)]
+    pub cmdline: Vec<String>,
+    /// More arguments for QEMU.
+    #[serde(default)]
+    pub qemu: Vec<String>,
+    pub limits: Limits,
+    #[serde(default)]
+    pub stress: Load,
+    /// A lane without this table is part of `make test` only when it is named.
+    pub test: Option<Load>,
+    /// Cases of the stress module that cannot run here, and must say so; all others must run.
+    #[serde(default)]
+    pub skips: BTreeSet<String>,
+    /// A lane without this table leaves the queue alone.
+    pub queue: Option<Queue>,
+    /// KUnit suites that must have run, and their cases that cannot run here.
+    #[serde(default)]
+    pub kunit: Skips,
+    #[serde(default, rename = "boot")]
+    pub boots: Vec<Boot>,
+    #[serde(default, rename = "control")]
+    pub controls: Vec<Control>,
+}
+
+/// Seconds; generous, because they tell a hang from work, not fast from slow.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    boot: u64,
+    run: u64,
+    shutdown: u64,
+}
+
+impl Limits {
+    pub fn boot(&self) -> Duration {
+        Duration::from_secs(self.boot)
+    }
+    pub fn run(&self, load: Duration) -> Duration {
+        Duration::from_secs(self.run) + load
+    }
+    pub fn shutdown(&self) -> Duration {
+        Duration::from_secs(self.shutdown)
+    }
+}
+
+/// What the stress module is told, and what it must at least have obtained.
+#[derive(Debug, Clone, Default, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Load {
+    #[serde(default)]
+    pub params: BTreeMap<String, u64>,
+    /// Pages obtained by `__GFP_NO_LOCKS` over all contexts.
+    pub obtained: u64,
+    /// Pages obtained in each of `contexts`.
+    pub obtained_each: u64,
+    /// The contexts where the contract promises pages.
+    pub contexts: Vec<String>,
+}
+
+/// What the queue's stress module is told, and what it must at least have freed.
+#[derive(Debug, Clone, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Queue {
+    /// Its parameter of this name.
+    pub objects: u64,
+    /// Objects over all cases.
+    pub freed: u64,
+    /// Cases that cannot run here, as above.
+    #[serde(default)]
+    pub skips: BTreeSet<String>,
+}
+
+/// One more boot of the same kernel, for its KUnit suites: green but for the controls that share it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Boot {
+    pub name: String,
+    /// On top of the lane's own.
+    pub cmdline: Vec<String>,
+    pub kunit: Skips,
+    /// Cases that run or not as the machine will have it.
+    #[serde(default)]
+    pub either: Skips,
+}
+
+/// A deliberate bug whose boot must come out red.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Control {
+    pub name: String,
+    pub module: String,
+    pub params: String,
+    /// Controls that name the same boot share it, and with a `[[boot]]` if it is one's name: their
+    /// reports must not be lockdep's.
+    pub boot: Option<String>,
+    /// Splat rules that must fire, and no others may; and what each of their reports must say.
+    #[serde(default)]
+    pub expect: BTreeMap<String, String>,
+    /// KTAP cases of the module that must fail, and why they must say so; no others may.
+    #[serde(default)]
+    pub fails: BTreeMap<String, String>,
+}
+
+impl Lane {
+    pub fn load(dir: &Path, name: &str) -> Result<Lane> {
+        let path = dir.join(format!("{name}.config"));
+        if !path.is_file() {
+            return Err(fail(
+                Exit::Usage,
+                format!("no lane {name:?}; there are: {}", names(dir)?.join(", ")),
+            ));
+        }
+        let text = fs::read_to_string(&path)?;
+        parse(&text)
+            .map(|lane| Lane {
+                name: name.to_owned(),
+                config: text.clone(),
+                ..lane
+            })
+            .map_err(|(line, what)| {
+                fail(Exit::Config, format!("{}:{line}: {what}", path.display()))
+            })
+    }
+
+    pub fn load_all(dir: &Path) -> Result<Vec<Lane>> {
+        names(dir)?.iter().map(|n| Lane::load(dir, n)).collect()
+    }
+
+    /// The load of `make test`.
+    pub fn test_load(&self) -> &Load {
+        self.test.as_ref().unwrap_or(&self.stress)
+    }
+
+    /// The boots after the main one, each with its controls. Lockdep falls silent after a report, so
+    /// whoever causes one has a boot of its own; those that only make a case fail share one, and
+    /// others where the lane says so.
+    pub fn later_boots(&self) -> Vec<(String, Vec<&Control>)> {
+        let green = self.boots.iter().map(|b| (b.name.clone(), Vec::new()));
+        let mut boots: Vec<(String, Vec<&Control>)> = green.collect();
+        for control in &self.controls {
+            let name = match &control.boot {
+                Some(name) if boots.iter().any(|(known, _)| known == name) => name.clone(),
+                Some(name) => format!("controls-{name}"),
+                None if control.expect.is_empty() => "controls-ktap".to_owned(),
+                None => format!("control-{}", control.name),
+            };
+            match boots.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, controls)) => controls.push(control),
+                None => boots.push((name, vec![control])),
+            }
+        }
+        boots
+    }
+}
+
+pub fn names(dir: &Path) -> Result<Vec<String>> {
+    let mut names: Vec<String> = fs::read_dir(dir)
+        .with_context(|| format!("cannot list {}", dir.display()))?
+        .filter_map(|e| {
+            e.ok()?
+                .file_name()
+                .to_str()?
+                .strip_suffix(".config")
+                .map(str::to_owned)
+        })
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+fn parse(text: &str) -> Result<Lane, (usize, String)> {
+    // Every other line becomes an empty one, so that TOML's line numbers are the file's.
+    let header: String = text
+        .lines()
+        .map(|l| l.strip_prefix("#:").unwrap_or("").to_owned() + "\n")
+        .collect();
+    let lane: Lane = toml::from_str(&header).map_err(|e| {
+        let at = e.span().map_or(0, |s| s.start.min(header.len()));
+        (
+            header[..at].matches('\n').count() + 1,
+            e.message().to_owned(),
+        )
+    })?;
+    let bad = |what: &str| Err((1, what.to_owned()));
+    if lane.cpus == 0 {
+        return bad("cpus: at least 1");
+    }
+    if lane.limits.boot == 0 || lane.limits.run == 0 || lane.limits.shutdown == 0 {
+        return bad("limits: each of boot, run and shutdown must be above 0");
+    }
+    let stress = std::iter::once((STRESS, &lane.skips));
+    let queue = lane.queue.iter().map(|q| (QUEUE, &q.skips));
+    let booted =
+        std::iter::once(&lane.kunit).chain(lane.boots.iter().flat_map(|b| [&b.kunit, &b.either]));
+    let kunit = booted
+        .flatten()
+        .map(|(suite, skips)| (suite.as_str(), skips));
+    for (suite, skips) in stress.chain(queue).chain(kunit) {
+        if cases(suite).is_empty() {
+            return bad(&format!("kunit: ci/cases.toml knows no {suite}"));
+        }
+        if let Some(name) = skips.iter().find(|s| !cases(suite).contains(s)) {
+            return bad(&format!("skips: {suite} has no case {name}"));
+        }
+    }
+    let mut names = BTreeSet::from(["main"]);
+    if !lane.boots.iter().all(|b| names.insert(&b.name)) {
+        return bad("boot: two have the same name, or one is called main");
+    }
+    for (i, control) in lane.controls.iter().enumerate() {
+        for pattern in control.expect.values() {
+            if let Err(e) = Regex::new(pattern) {
+                return bad(&format!("control: {}: {e}", control.name));
+            }
+        }
+        if control.expect.is_empty() && control.fails.is_empty() {
+            return bad(
+                "control: `expect` must name the rule that turns it red, or `fails` the case",
+            );
+        }
+        if lane.controls[..i].iter().any(|c| c.name == control.name) {
+            return bad("control: two have the same name");
+        }
+    }
+    Ok(lane)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::exit::stage;
+
+    const GOOD: &str = "# SPDX\n#: about = \"x\"\n#: arch = \"x86_64\"\n#: cpus = 4\n#: memory = \"1G\"\n\
+        #: limits = { boot = 1, run = 2, shutdown = 3 }\n#: [stress]\n#: obtained = 1\n#: obtained_each = 1\n\
+        #: contexts = [\"task\"]\nCONFIG_A=y\n";
+
+    fn error(text: &str) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("l.config"), text).unwrap();
+        let e = Lane::load(dir.path(), "l").unwrap_err();
+        assert_eq!(stage(&e), Some(Exit::Config));
+        e.to_string()
+    }
+
+    #[test]
+    fn a_good_lane_parses() {
+        let lane = parse(GOOD).unwrap();
+        assert_eq!(lane.arch, Arch::X86);
+        assert_eq!(lane.test_load().obtained, lane.stress.obtained);
+        assert!(lane.skips.is_empty());
+        let test = GOOD
+            .replace("[stress]", "[test]")
+            .replace("obtained = 1", "obtained = 7");
+        let table = test.lines().skip_while(|l| !l.contains("[test]"));
+        let both = GOOD.to_owned() + &table.collect::<Vec<_>>().join("\n");
+        assert_eq!(parse(&both).unwrap().test_load().obtained, 7);
+        assert_eq!(lane.limits.run(Duration::from_secs(10)).as_secs(), 12);
+    }
+
+    #[test]
+    fn errors_name_file_and_line() {
+        let text = error(&GOOD.replace("#: cpus = 4", "#: cpus = \"many\""));
+        assert!(text.contains("l.config:4:"), "{text}");
+        let text = error(&GOOD.replace("#: memory", "#: memmory"));
+        assert!(
+            text.contains("l.config:5:") && text.contains("memmory"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_control_that_expects_nothing_is_refused() {
+        let control = "#: [[control]]\n#: name = \"c\"\n#: module = \"m\"\n#: params = \"\"\n#: expect = {}\n";
+        assert!(error(&(GOOD.to_owned() + control)).contains("expect"));
+        let wild = control.replace("{}", "{ r = \"(\" }");
+        assert!(error(&(GOOD.to_owned() + &wild)).contains("unclosed"));
+    }
+
+    #[test]
+    fn controls_that_cause_no_report_share_a_boot() {
+        let control = |name: &str, red: &str| {
+            format!(
+                "#: [[control]]\n#: name = \"{name}\"\n#: module = \"m\"\n#: params = \"\"\n#: {red}\n"
+            )
+        };
+        let (leak, splat) = ("fails = { ledger = \"why\" }", "expect = { r = \"x\" }");
+        let warm = "boot = \"warm\"\n#: expect = { r = \"x\" }";
+        let numa = "boot = \"numa\"\n#: fails = { ledger = \"why\" }";
+        let green = "#: [[boot]]\n#: name = \"numa\"\n#: cmdline = []\n#: kunit = {}\n";
+        let text = [
+            ("a", leak),
+            ("b", splat),
+            ("c", leak),
+            ("d", warm),
+            ("e", warm),
+            ("f", numa),
+        ]
+        .map(|(n, r)| control(n, r));
+        let lane = parse(&(GOOD.to_owned() + green + &text.concat())).unwrap();
+        let boots: Vec<(String, Vec<&str>)> = lane
+            .later_boots()
+            .into_iter()
+            .map(|(name, cs)| (name, cs.iter().map(|c| c.name.as_str()).collect()))
+            .collect();
+        let want = |name: &str, controls| (name.to_owned(), controls);
+        assert_eq!(
+            boots,
+            [
+                want("numa", vec!["f"]),
+                want("controls-ktap", vec!["a", "c"]),
+                want("control-b", vec!["b"]),
+                want("controls-warm", vec!["d", "e"]),
+            ]
+        );
+        let twice = GOOD.to_owned() + &text[0] + &text[0];
+        assert!(error(&twice).contains("same name"));
+    }
+
+    #[test]
+    fn an_unknown_lane_lists_the_known() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a.config"), GOOD).unwrap();
+        let e = Lane::load(dir.path(), "b").unwrap_err();
+        assert_eq!(stage(&e), Some(Exit::Usage));
+        assert!(e.to_string().ends_with("there are: a"), "{e}");
+    }
+
+    #[test]
+    fn a_skip_that_no_suite_knows_is_refused() {
+        for (line, names) in [
+            ("skips = [\"nni\"]", "has no case nni"),
+            (
+                "kunit = { page_alloc_no_locks = [\"nmi\"] }",
+                "has no case nmi",
+            ),
+            ("kunit = { other = [] }", "knows no other"),
+        ] {
+            let text = GOOD.replace("#: [stress]", &format!("#: {line}\n#: [stress]"));
+            assert!(error(&text).contains(names), "{line}");
+        }
+        let queue = "#: [queue]\n#: objects = 1\n#: freed = 1\n#: skips = [\"ladger\"]\n";
+        assert!(error(&(GOOD.to_owned() + queue)).contains("has no case ladger"));
+        let boot = "#: [[boot]]\n#: name = \"b\"\n#: cmdline = []\n#: kunit = { page_alloc_no_locks = [\"x\"] }\n";
+        assert!(error(&(GOOD.to_owned() + boot)).contains("has no case x"));
+        let boot = boot.replace("\"x\"", "");
+        assert!(error(&(GOOD.to_owned() + &boot + &boot)).contains("same name"));
+    }
+
+    fn checkout() -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    }
+
+    fn shipped() -> Vec<Lane> {
+        Lane::load_all(&checkout().join("ci/lanes")).unwrap()
+    }
+
+    /// None may get lost, and none be added without a word here.
+    #[test]
+    fn each_lane_has_its_controls() {
+        const KERNEL: &str = "gfp-kernel-under-raw-spinlock";
+        const ATOMIC: &str = "gfp-atomic-under-raw-spinlock";
+        const LEDGER: [&str; 2] = ["leaked-page", "page-handed-out-twice"];
+        const QUEUE: [&str; 3] = [
+            "freed-before-the-grace-period",
+            "pushed-twice-to-blocks",
+            "pushed-twice-by-its-head",
+        ];
+        let all = |first: &[&'static str]| [first, &LEDGER, &QUEUE].concat();
+        let lockdep = all(&[ATOMIC, KERNEL]);
+        let rt = all(&[ATOMIC, "alloc-pages-nolock-under-pi-lock", KERNEL]);
+        let want: BTreeMap<&str, Vec<&str>> = BTreeMap::from([
+            ("arm64-lockdep", lockdep.clone()),
+            ("arm64-rt", rt.clone()),
+            (
+                "x86_64-ftrace",
+                [&[KERNEL][..], &LEDGER, &["failed-trylock"]].concat(),
+            ),
+            (
+                "x86_64-kasan",
+                [&[KERNEL][..], &LEDGER, &QUEUE[1..]].concat(),
+            ),
+            ("x86_64-lockdep", lockdep),
+            ("x86_64-rt", rt),
+            (
+                "x86_64-up",
+                [&[ATOMIC, KERNEL][..], &LEDGER, &QUEUE[1..]].concat(),
+            ),
+        ]);
+        let lanes = shipped();
+        let have = lanes.iter().map(|lane| {
+            let names = lane.controls.iter().map(|c| c.name.as_str());
+            (lane.name.as_str(), names.collect())
+        });
+        assert_eq!(have.collect::<BTreeMap<_, Vec<_>>>(), want);
+        for lane in shipped().iter().filter(|l| l.test.is_some()) {
+            let boots: Vec<_> = lane.boots.iter().map(|b| b.name.as_str()).collect();
+            assert_eq!(boots, ["kunit-numa"], "{}", lane.name);
+        }
+    }
+
+    #[test]
+    fn controls_expect_rules_that_there_are() {
+        let rules = crate::facts::scan::Rules::builtin().unwrap();
+        let controls = shipped().into_iter().flat_map(|l| l.controls);
+        for rule in controls.flat_map(|c| c.expect.into_keys()) {
+            assert!(rules.has(&rule), "{rule}");
+        }
+    }
+
+    #[test]
+    fn the_patches_have_the_kunit_cases_that_are_listed() {
+        let patches = checkout().join("patches");
+        let mut patches: Vec<_> = fs::read_dir(patches)
+            .unwrap()
+            .map(|e| e.unwrap().path())
+            .collect();
+        patches.sort();
+        let series: String = patches
+            .iter()
+            .map(|p| fs::read_to_string(p).unwrap())
+            .collect();
+        let case = Regex::new(r"(?m)^\+\tKUNIT_CASE\((\w+)\)").unwrap();
+        let have: Vec<&str> = case
+            .captures_iter(&series)
+            .map(|c| c.extract::<1>().1[0])
+            .collect();
+        assert_eq!(have, cases("page_alloc_no_locks"));
+    }
+
+    #[test]
+    fn the_modules_have_the_cases_that_are_listed() {
+        let case = Regex::new(r#"(?m)^    \("(\w+)", "#).unwrap();
+        for (module, folder) in [(STRESS, "stress/pages"), (QUEUE, "stress/queue")] {
+            let path = checkout().join(format!("rust-module/{folder}/cases.rs"));
+            let text = fs::read_to_string(path).unwrap();
+            let (_, table) = text.split_once("const CASES: ").unwrap();
+            let (table, _) = table.split_once("\n];").unwrap();
+            let have: Vec<&str> = case
+                .captures_iter(table)
+                .map(|c| c.extract::<1>().1[0])
+                .collect();
+            assert_eq!(have, cases(module), "{module}");
+        }
+    }
+}
