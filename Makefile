@@ -44,7 +44,7 @@ help:
 	@echo 'OBJECTS=  the same of the queue'"'"'s'
 	@echo 'NOLOCKS_CACHE=  where everything is built (default ~/.cache/nolocks)'
 
-setup check series-check sparse bench clean:
+setup check series-check sparse clean:
 	$(call takes,)
 	$(run) $@
 
@@ -55,6 +55,10 @@ stress:
 soak:
 	$(call takes,KDIR LANE OBJECTS)
 	$(run) $@ $(at) $(objects)
+
+bench:
+	$(call takes,LANE)
+	$(run) $@ $(call given,LANE,lane)
 
 test build modules shell perf-kmem:
 	$(call takes,KDIR LANE)

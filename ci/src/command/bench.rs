@@ -34,6 +34,15 @@ const DEBUGGING: &[&str] = &[
 /// What the series may cost everybody else, in instructions for an allocation and its free.
 const PRICE: f64 = 2.0;
 
+/// What the series aims at: an operation, and what it may cost at most, as a multiple of another's cost
+/// and so much on top.
+const GOALS: &[(&str, f64, &str, f64)] = &[
+    ("no_locks_free_nolock", 0.8, "gfp_nowait", 0.0),
+    ("no_locks_registered", 1.0, "no_locks_free_nolock", 10.0),
+    ("no_locks_irqs_off", 0.35, "gfp_nowait", 0.0),
+    ("no_locks_failing", 1.0, "no_locks_free_nolock", 0.0),
+];
+
 /// The queue's calls, and what each stands in for.
 const PAIRS: &[(&str, &str)] = &[
     ("push", "kfree_rcu"),
@@ -47,16 +56,23 @@ type Counts = BTreeMap<String, f64>;
 /// One machine's kernel, with the series or without it.
 struct Side {
     counts: Counts,
+    /// Interrupts that a CPU sent to itself to have its slots filled, by what it did.
+    irq_works: Counts,
     stamp: kernel::Stamp,
     origin: Origin,
 }
 
-pub fn run(job: &Job) -> Result<()> {
+/// On one machine of `ci/bench/`, or on all of them.
+pub fn run(job: &Job, machine: Option<&str>) -> Result<()> {
     setup::ensure(&job.cache, Need::Lanes, job.yes)?;
     let series = job.series()?;
     let run = job.run_folder("bench")?;
     let mut tally = Tally::default();
-    let machines = Lane::load_all(&job.checkout.join("ci/bench"))?;
+    let dir = job.checkout.join("ci/bench");
+    let machines = match machine {
+        None | Some("all") => Lane::load_all(&dir)?,
+        Some(name) => vec![Lane::load(&dir, name)?],
+    };
     let mut results = BTreeMap::new();
     let mut text = String::new();
     for machine in &machines {
@@ -89,7 +105,7 @@ pub fn run(job: &Job) -> Result<()> {
             sides.insert(side, measured);
         }
         let (before, after) = (&sides["without"], &sides["with"]);
-        let tables = tables(&before.counts, &after.counts);
+        let tables = tables(&before.counts, &after.counts, &after.irq_works);
         println!("\n{}", machine.about);
         text += &format!("\n## {}\n", machine.about);
         for (header, rows, left) in tables {
@@ -123,7 +139,11 @@ pub fn run(job: &Job) -> Result<()> {
             "series": with.stamp.series,
             "machines": results.iter().map(|(name, sides)| {
                 let sides: BTreeMap<_, _> = sides.iter().map(|(side, measured)| {
-                    (side, json!({ "counts": measured.counts, "build": measured.stamp }))
+                    (side, json!({
+                        "counts": measured.counts,
+                        "irq_works": measured.irq_works,
+                        "build": measured.stamp,
+                    }))
                 }).collect();
                 (name, sides)
             }).collect::<BTreeMap<_, _>>(),
@@ -199,6 +219,7 @@ fn measure(
     }
     let side = Side {
         counts: counts(&outcome.console)?,
+        irq_works: irq_works(&outcome.console)?,
         stamp: build.stamp,
         origin: source.origin.clone(),
     };
@@ -216,6 +237,17 @@ fn counts(console: &str) -> Result<Counts> {
         .collect::<Result<_>>()?;
     ensure!(!counts.is_empty(), "nothing was counted: see console.txt");
     Ok(counts)
+}
+
+/// None without the series, which alone has any.
+fn irq_works(console: &str) -> Result<Counts> {
+    let line = Regex::new(r"# irq_works: op=(\w+) ops=\d+ n=(\d+)").expect("a constant pattern");
+    line.captures_iter(console)
+        .map(|c| {
+            let n = c[2].parse().context("digits are a number")?;
+            Ok((c[1].to_owned(), n))
+        })
+        .collect()
 }
 
 /// Freed soon with the series; without it, left until somebody else frees one.
@@ -256,8 +288,9 @@ fn price(before: &Counts, after: &Counts) -> Result<()> {
 /// Header, rows, and how many columns are text.
 type Table = (Vec<String>, Vec<Vec<String>>, usize);
 
-/// The pages' operations, and the queue's beside what each stands in for.
-fn tables(before: &Counts, after: &Counts) -> Vec<Table> {
+/// The pages' operations, the series' own beside what they aim at, and the queue's beside what each
+/// stands in for.
+fn tables(before: &Counts, after: &Counts, irq_works: &Counts) -> Vec<Table> {
     let cell = |counts: &Counts, op: &str| match counts.get(op) {
         Some(n) => format!("{n:.2}"),
         None => "–".to_owned(),
@@ -268,6 +301,17 @@ fn tables(before: &Counts, after: &Counts) -> Vec<Table> {
         let (n, of) = (cell(after, ours), cell(after, other));
         Some(vec![(*ours).to_owned(), (*other).to_owned(), n, of, ratio])
     };
+    let goal = |(op, factor, of, plus): &(&str, f64, &str, f64)| {
+        let (n, most) = (after.get(*op)?, factor * after.get(*of)? + plus);
+        let met = if *n <= most { "yes" } else { "no" };
+        Some(vec![
+            (*op).to_owned(),
+            format!("{factor} of {of}, and {plus}"),
+            cell(after, op),
+            format!("{most:.2}"),
+            met.to_owned(),
+        ])
+    };
     let pairs: Vec<Vec<String>> = PAIRS.iter().filter_map(pair).collect();
     let ops: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     let alone = ops
@@ -275,20 +319,34 @@ fn tables(before: &Counts, after: &Counts) -> Vec<Table> {
         .filter(|op| !pairs.iter().any(|row| row[..2].contains(op)));
     let pages = alone.map(|op| vec![op.clone(), cell(before, op), cell(after, op)]);
     let header = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect();
-    let first = (
-        header(&["operation", "without the series", "with it"]),
-        pages.collect(),
-        1,
-    );
-    let second = (
-        header(&["queue", "stands in for", "costs", "that costs", "ratio"]),
-        pairs,
-        2,
-    );
-    [first, second]
-        .into_iter()
-        .filter(|(_, rows, _): &Table| !rows.is_empty())
-        .collect()
+    let asked = irq_works
+        .iter()
+        .map(|(op, n)| vec![op.clone(), n.to_string()]);
+    [
+        (
+            header(&["operation", "without the series", "with it"]),
+            pages.collect(),
+            1,
+        ),
+        (
+            header(&["operation", "at most", "costs", "that is", "met"]),
+            GOALS.iter().filter_map(goal).collect(),
+            2,
+        ),
+        (
+            header(&["with slots to fill", "irq_works"]),
+            asked.collect(),
+            1,
+        ),
+        (
+            header(&["queue", "stands in for", "costs", "that costs", "ratio"]),
+            pairs,
+            2,
+        ),
+    ]
+    .into_iter()
+    .filter(|(_, rows, _): &Table| !rows.is_empty())
+    .collect()
 }
 
 fn markdown(header: &[String], rows: &[Vec<String>], left: usize) -> String {
@@ -322,15 +380,46 @@ mod tests {
             ("try_push", 1.0),
         ];
         let after: Counts = ops.map(|(op, n)| (op.to_owned(), n)).into();
-        let tables = tables(&Counts::new(), &after);
+        let irq_works = Counts::from([("burst".to_owned(), 1.0)]);
+        let tables = tables(&Counts::new(), &after, &irq_works);
         let ops: Vec<_> = tables[0].1.iter().map(|row| row[0].as_str()).collect();
         assert_eq!(ops, ["gfp_kernel", "try_push"]);
-        let (header, rows, left) = &tables[1];
+        assert_eq!(tables[1].1, [["burst", "1"]]);
+        let (header, rows, left) = &tables[2];
         let text = markdown(header, rows, *left);
         let want =
             "| --- | --- | ---: | ---: | ---: |\n| push | kfree_rcu | 60.00 | 120.00 | 0.50 |\n";
         assert!(text.ends_with(want), "{text}");
-        assert_eq!(super::tables(&Counts::new(), &Counts::new()), []);
+        assert_eq!(
+            super::tables(&Counts::new(), &Counts::new(), &Counts::new()),
+            []
+        );
+    }
+
+    #[test]
+    fn a_goal_says_whether_it_is_met() {
+        let ops = [("gfp_nowait", 849.0), ("no_locks_irqs_off", 553.0)];
+        let counts = |n: f64| {
+            let mut counts: Counts = ops.map(|(op, n)| (op.to_owned(), n)).into();
+            counts.insert("no_locks_free_nolock".to_owned(), n);
+            counts
+        };
+        let rows = |n| {
+            tables(&Counts::new(), &counts(n), &Counts::new())[1]
+                .1
+                .clone()
+        };
+        let met = |n| -> Vec<String> { rows(n).iter().map(|row| row[4].clone()).collect() };
+        assert_eq!(met(679.0), ["yes", "no"]);
+        assert_eq!(met(680.0), ["no", "no"]);
+        assert_eq!(rows(680.0)[0][3], "679.20");
+    }
+
+    #[test]
+    fn irq_works_are_counted_by_what_asked() {
+        let counts = irq_works("[ 1.0] x: # irq_works: op=failing ops=100 n=37\n").unwrap();
+        assert_eq!(counts["failing"], 37.0);
+        assert!(irq_works("silence").unwrap().is_empty());
     }
 
     #[test]

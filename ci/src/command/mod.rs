@@ -112,7 +112,11 @@ enum Task {
     /// Run sparse on the C files that the series touches
     Sparse,
     /// Count the instructions of a page and of queueing an object, with and without the series
-    Bench,
+    Bench {
+        /// A machine of ci/bench/, or all
+        #[arg(long)]
+        lane: Option<String>,
+    },
     /// Put the series on your tree
     Apply {
         #[arg(long)]
@@ -159,7 +163,7 @@ impl Task {
             Task::Stress { .. }
                 | Task::Soak { .. }
                 | Task::Test { .. }
-                | Task::Bench
+                | Task::Bench { .. }
                 | Task::Modules { .. }
                 | Task::Shell { .. }
                 | Task::PerfKmem { .. }
@@ -241,7 +245,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Task::Check => check::run(&job),
         Task::SeriesCheck => verify::series(&job),
         Task::Sparse => sparse::run(&job),
-        Task::Bench => bench::run(&job),
+        Task::Bench { lane } => bench::run(&job, lane.as_deref()),
         Task::Build { at } => {
             let (_, builds) = job.builds(&at)?;
             builds
@@ -316,6 +320,7 @@ mod tests {
             "stress SECONDS=1 LANE=x KDIR=y OBJECTS=3",
             "soak OBJECTS=1",
             "test LANE=x",
+            "bench LANE=x",
             "apply KDIR=x",
             "repro RUN=x",
         ] {
