@@ -28,7 +28,7 @@ void nolocks_run_tasklet(struct tasklet_struct *tasklet);
 void nolocks_init_hard_irq_work(struct irq_work *work,
 				void (*func)(struct irq_work *work));
 unsigned long nolocks_interrupted_ip(void);
-bool nolocks_init_on_alloc_or_free(void);
+bool nolocks_overwritten_anyway(void);
 unsigned int nolocks_online_cpu(unsigned int nth);
 unsigned int nolocks_online_cpus(void);
 

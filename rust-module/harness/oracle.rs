@@ -321,12 +321,12 @@ impl Tally {
             && all == pcp + inner
     }
 
-    /// Those of the lists, those inside such locks, and all.
+    /// Those of the lists, those inside such locks, and all but page_owner's.
     fn kinds(&self) -> (usize, usize, usize) {
         (
             self.locks(is_pcp_lock),
             self.locks(is_wait_lock),
-            self.locks(|_| true),
+            self.locks(|name| !is_stack_depot(name)),
         )
     }
 
@@ -374,6 +374,11 @@ pub(crate) fn is_pcp_lock(name: &[u8]) -> bool {
         (false, true) => b"rt_spin_trylock",
         (false, false) => b"_raw_spin_trylock",
     }
+}
+
+/// The lock of the stacks that page_owner keeps of each allocation and free. A raw one, and tried only.
+pub(crate) fn is_stack_depot(name: &[u8]) -> bool {
+    cfg!(CONFIG_PAGE_OWNER) && NAMED && name == b"pool_lock"
 }
 
 /// The raw lock inside every lock of PREEMPT_RT. A macro that initialises it leaves it this name.

@@ -12,9 +12,10 @@
 
 #include "../helpers.h"
 
-bool nolocks_init_on_alloc_or_free(void)
+bool nolocks_overwritten_anyway(void)
 {
-	return want_init_on_alloc(0) || want_init_on_free();
+	return want_init_on_alloc(0) || want_init_on_free() ||
+	       page_poisoning_enabled_static();
 }
 
 static void nolocks_no_work(struct work_struct *work)

@@ -67,7 +67,7 @@ use crate::{
 };
 
 extern "C" {
-    fn nolocks_init_on_alloc_or_free() -> bool;
+    fn nolocks_overwritten_anyway() -> bool;
 }
 
 /// The burst that the contract promises where the trylock is allowed and the lists are warm.
@@ -681,8 +681,8 @@ fn zero(env: &Env) -> Result<Outcome> {
                 break;
             }
         }
-        // SAFETY: Only reads two static keys.
-        let wiped = unsafe { nolocks_init_on_alloc_or_free() };
+        // SAFETY: Only reads static keys.
+        let wiped = unsafe { nolocks_overwritten_anyway() };
         let name = ctx.name();
         outcome = outcome.check(
             dirty != wiped,
