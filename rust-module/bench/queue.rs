@@ -30,7 +30,8 @@ use queue::{
     impl_has_bulk_head,
     BulkHead,
     BulkQueue,
-    Reclaimable, //
+    Reclaimable,
+    Retired, //
 };
 
 module! {
@@ -101,6 +102,11 @@ fn push<A: Reclaimable>(
     Ok(took as u64)
 }
 
+fn came_back<O>(object: Retired<O>) -> Error {
+    drop(object.wait());
+    ENOMEM
+}
+
 /// As `how` says, which is the order of the names in `init()`.
 fn kfree_rcu<A: Reclaimable>(how: u32) -> Result<u64> {
     let mut raw = KVVec::with_capacity(OPS, GFP_KERNEL)?;
@@ -135,11 +141,11 @@ impl kernel::Module for Bench {
         })?;
         best("push_headless", || {
             push::<Kmalloc>(&queue, |object| {
-                queue.push_headless(object).map_err(|_| ENOMEM)
+                queue.push_headless(object).map_err(came_back)
             })
         })?;
         best("try_push", || {
-            push::<Kmalloc>(&queue, |object| queue.try_push(object).map_err(|_| ENOMEM))
+            push::<Kmalloc>(&queue, |object| queue.try_push(object).map_err(came_back))
         })?;
         for (how, name) in ["kfree_rcu", "kfree_rcu_mightsleep", "kfree_rcu_nolock"]
             .into_iter()

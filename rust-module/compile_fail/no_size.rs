@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Must fail: an object that a `BulkQueue` frees must have a size, and no destructor
+//! Must fail: an object of no size has no memory to free
 
 use kernel::prelude::*;
 

@@ -25,6 +25,9 @@ impl Drop for Local {
 /// Never called, but compiled.
 #[no_mangle]
 fn nolocks_compile_fail() -> Result {
-    let _queue = DropQueue::<Local>::new(c"nolocks")?;
+    let queue = DropQueue::<Local>::new(c"nolocks")?;
+    let local = KBox::<Local>::new_uninit(GFP_KERNEL)?;
+    // SAFETY: This is never run.
+    queue.push_mightsleep(unsafe { local.assume_init() });
     Ok(())
 }

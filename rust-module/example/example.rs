@@ -4,7 +4,7 @@
 //! it under RCU.
 //!
 //! Without the queue the timer could not get rid of what it replaces: it can neither wait for a
-//! grace period nor, on `PREEMPT_RT`, free memory.
+//! grace period nor, on `PREEMPT_RT`, free memory. With it there is no `unsafe` in here.
 
 use kernel::{
     impl_has_hr_timer,

@@ -2,21 +2,9 @@
 
 //! A small table that is read under RCU and written under a raw spinlock.
 
-use core::marker::PhantomData;
-
 use kernel::{
     prelude::*,
-    sync::{
-        atomic::{
-            ordering::{
-                Acquire,
-                Relaxed,
-                Release, //
-            },
-            Atomic, //
-        },
-        rcu, //
-    }, //
+    sync::rcu, //
 };
 
 use crate::{
@@ -27,7 +15,8 @@ use crate::{
     queue::{
         impl_has_bulk_head,
         BulkHead,
-        BulkQueue, //
+        BulkQueue,
+        RcuPointer, //
     },
 };
 
@@ -43,30 +32,23 @@ impl_has_bulk_head! {
     impl HasBulkHead for Entry { self.head }
 }
 
-/// A table with `N` places.
-///
-/// # Invariants
-///
-/// Each place is null or an entry out of a [`KBox`] that nobody else owns. It is changed under
-/// `stock` only, and an entry that was in it stays valid until the readers of that moment are done.
-#[pin_data(PinnedDrop)]
+/// A table with `N` places, changed under `stock` only.
+#[pin_data]
 pub(crate) struct Table<const N: usize> {
-    places: [Atomic<*mut Entry>; N],
+    places: [RcuPointer<KBox<Entry>>; N],
     /// Entries for the writer, who cannot allocate. Also the writers' lock.
     #[pin]
     stock: RawSpinLock<KVec<KBox<Entry>>>,
+    /// Dropped with the table, and then waits until all that was pushed is freed.
     queue: BulkQueue,
-    _entries: PhantomData<KBox<Entry>>,
 }
 
 impl<const N: usize> Table<N> {
     pub(crate) fn new() -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
-            // INVARIANT: Null.
-            places: [const { Atomic::new(core::ptr::null_mut()) }; N],
+            places: [const { RcuPointer::none() }; N],
             stock <- new_raw_spin_lock!(KVec::new(), "nolocks_example_stock"),
             queue: BulkQueue::new(c"nolocks_example")?,
-            _entries: PhantomData,
         }? Error)
     }
 
@@ -100,41 +82,20 @@ impl<const N: usize> Table<N> {
         entry.generation = generation;
         entry.value = Self::value_of(generation);
 
-        let old = place.load(Relaxed);
-        // Release, so that who finds the entry finds what is in it. INVARIANT: It is out of a box.
-        place.store(KBox::into_raw(entry), Release);
-        if !old.is_null() {
-            // SAFETY: By the invariant it was in a box, and no new reader finds it. Those who have it
-            // are what the queue waits for; all that is done with this box is to push it.
-            self.queue.push(unsafe { KBox::from_raw(old) });
+        // Those who read the old one are what the queue waits for.
+        if let Some(old) = place.replace(entry) {
+            self.queue.push(old);
         }
         Some(())
     }
 
     /// Finds an entry, which stays valid as long as the reader.
-    pub(crate) fn get<'a>(&'a self, place: usize, _reader: &'a rcu::Guard) -> Option<&'a Entry> {
-        let entry = self.places.get(place)?.load(Acquire);
-
-        // SAFETY: By the invariant it is null or valid until this reader is done.
-        unsafe { entry.as_ref() }
+    pub(crate) fn get<'a>(&'a self, place: usize, reader: &'a rcu::Guard) -> Option<&'a Entry> {
+        self.places.get(place)?.get(reader)
     }
 
     /// What the value of an entry has to be.
     pub(crate) fn value_of(generation: u64) -> u64 {
         generation.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    }
-}
-
-#[pinned_drop]
-impl<const N: usize> PinnedDrop for Table<N> {
-    fn drop(self: Pin<&mut Self>) {
-        for place in &self.places {
-            let entry = place.load(Relaxed);
-            if !entry.is_null() {
-                // SAFETY: By the invariant; with the table the last reader is gone.
-                drop(unsafe { KBox::from_raw(entry) });
-            }
-        }
-        // The queue is dropped after this, and waits until all that was pushed is freed.
     }
 }

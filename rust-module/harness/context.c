@@ -52,16 +52,6 @@ void nolocks_cond_resched(void)
 	cond_resched();
 }
 
-void nolocks_raw_spin_lock(raw_spinlock_t *lock)
-{
-	raw_spin_lock(lock);
-}
-
-void nolocks_raw_spin_unlock(raw_spinlock_t *lock)
-{
-	raw_spin_unlock(lock);
-}
-
 unsigned long nolocks_pi_lock(void)
 {
 	unsigned long flags;

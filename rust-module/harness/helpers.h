@@ -20,8 +20,6 @@ void nolocks_preempt_enable(void);
 void nolocks_migrate_disable(void);
 void nolocks_migrate_enable(void);
 void nolocks_cond_resched(void);
-void nolocks_raw_spin_lock(raw_spinlock_t *lock);
-void nolocks_raw_spin_unlock(raw_spinlock_t *lock);
 unsigned long nolocks_pi_lock(void);
 void nolocks_pi_unlock(unsigned long flags);
 void nolocks_run_tasklet(struct tasklet_struct *tasklet);

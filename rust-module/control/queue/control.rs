@@ -39,6 +39,7 @@ use node::{
 };
 use queue::{
     Accepts,
+    Hooks,
     Object,
     Policy,
     Queue, //
@@ -79,12 +80,16 @@ impl kernel::Module for Control {
 struct Hasty(());
 
 // SAFETY: It is not safe. That is the bug.
-unsafe impl Policy for Hasty {
-    const OWNS_MEMORY: bool = false;
-
+unsafe impl Hooks for Hasty {
     fn elapsed(_snapshot: bindings::rcu_gp_seq) -> bool {
         true
     }
+}
+
+// SAFETY: It frees nothing. Dropping a node does nothing.
+unsafe impl Policy for Hasty {
+    const DESTROYS: bool = true;
+    const OWNS_MEMORY: bool = false;
 
     unsafe fn destroy(object: Object) {
         // SAFETY: By the safety requirements, which are the same.
@@ -92,7 +97,7 @@ unsafe impl Policy for Hasty {
     }
 }
 
-// SAFETY: Dropping a node does nothing.
+// SAFETY: `destroy()` takes nodes.
 unsafe impl Accepts<Node> for Hasty {}
 
 fn freed_too_early() -> Result {

@@ -25,6 +25,7 @@ use crate::{
         impl_has_bulk_head,
         Accepts,
         BulkHead,
+        Hooks,
         Object,
         Owned,
         Plain,
@@ -134,13 +135,14 @@ impl Boxed {
         }
     }
 
-    /// Hands the node to the queue, or gets it back.
+    /// Hands the node to the queue, or gets it back. Who has published it may drop it only after a
+    /// grace period.
     pub(crate) fn push<R: Accepts<Node>>(self, queue: &Queue<R>, how: How) -> Option<Self> {
         PUSHED.add(1, Relaxed);
         let back = match self {
-            Self::Kmalloc(node) => how.push(queue, node).err().map(Self::Kmalloc),
-            Self::Vmalloc(node) => how.push(queue, node).err().map(Self::Vmalloc),
-            Self::KVmalloc(node) => how.push(queue, node).err().map(Self::KVmalloc),
+            Self::Kmalloc(node) => how.push(queue, node).map(Self::Kmalloc),
+            Self::Vmalloc(node) => how.push(queue, node).map(Self::Vmalloc),
+            Self::KVmalloc(node) => how.push(queue, node).map(Self::KVmalloc),
         };
         if back.is_some() {
             RETURNED.add(1, Relaxed);
@@ -172,19 +174,22 @@ impl How {
         self == Self::Try || ctx != Context::Nmi
     }
 
-    fn push<R, O>(self, queue: &Queue<R>, node: O) -> Result<(), O>
+    fn push<R, O>(self, queue: &Queue<R>, node: O) -> Option<O>
     where
         R: Accepts<Node>,
         O: Owned<Value = Node>,
     {
-        match self {
+        let back = match self {
             Self::Push => {
                 queue.push(node);
-                Ok(())
+                None
             }
-            Self::Headless => queue.push_headless(node),
-            Self::Try => queue.try_push(node),
-        }
+            Self::Headless => queue.push_headless(node).err(),
+            Self::Try => queue.try_push(node).err(),
+        };
+        // SAFETY: Nodes are only read where `readers` has published them, and that waits for a grace
+        // period before it drops what came back.
+        back.map(|node| unsafe { node.assume_unread() })
     }
 }
 
@@ -244,10 +249,8 @@ impl Drop for Held {
     }
 }
 
-// SAFETY: It asks RCU, and frees nothing.
-unsafe impl Policy for Watched {
-    const OWNS_MEMORY: bool = false;
-
+// SAFETY: It asks RCU.
+unsafe impl Hooks for Watched {
     fn step() -> Result {
         match STEPS.fetch_add(1, Relaxed) == FAIL_STEP.load(Relaxed) {
             true => Err(ENOMEM),
@@ -268,13 +271,19 @@ unsafe impl Policy for Watched {
         {
             return None;
         }
-        alloc_page_nolocks(NoLocksFlags::NONE.nowarn()).ok()
+        alloc_page_nolocks(NoLocksFlags::NONE).ok()
     }
+}
 
-    unsafe fn destroy(object: Object) {
+// SAFETY: It frees nothing. Dropping a node does nothing.
+unsafe impl Policy for Watched {
+    const DESTROYS: bool = true;
+    const OWNS_MEMORY: bool = false;
+
+    unsafe fn destroy(node: Object) {
         // SAFETY: By the safety requirements, and as only nodes are accepted. Shared, because of
         // readers who should not be there.
-        let node = unsafe { object.cast::<Node>().as_ref() };
+        let node = unsafe { node.cast::<Node>().as_ref() };
 
         if node.mark.xchg(POISON, Full) == POISON {
             CORRUPT.add(1, Relaxed);
@@ -283,5 +292,5 @@ unsafe impl Policy for Watched {
     }
 }
 
-// SAFETY: Dropping a node does nothing.
+// SAFETY: `destroy()` takes nodes.
 unsafe impl Accepts<Node> for Watched {}

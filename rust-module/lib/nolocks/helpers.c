@@ -3,8 +3,11 @@
  * What the Rust side cannot name because it is a macro or an inline function.
  * Kbuild knows no library of modules, so each module includes this file.
  */
+#include <linux/gfp.h>
+#include <linux/io.h>
 #include <linux/lockdep.h>
 #include <linux/mm.h>
+#include <linux/preempt.h>
 
 #include "helpers.h"
 
@@ -18,6 +21,45 @@ void nolocks_raw_spin_lock_init(raw_spinlock_t *lock, const char *name,
 #endif
 }
 
+void nolocks_raw_spin_lock(raw_spinlock_t *lock)
+{
+	raw_spin_lock(lock);
+}
+
+bool nolocks_raw_spin_trylock(raw_spinlock_t *lock)
+{
+	return raw_spin_trylock(lock);
+}
+
+void nolocks_raw_spin_unlock(raw_spinlock_t *lock)
+{
+	raw_spin_unlock(lock);
+}
+
+void nolocks_raw_spin_lock_irq_disable(raw_spinlock_t *lock)
+{
+	raw_spin_lock_irq_disable(lock);
+}
+
+/*
+ * local_interrupt_disable() warns in NMI, where interrupts are disabled anyway,
+ * and until after the unlock: a lock that is taken there is given up there.
+ */
+bool nolocks_raw_spin_trylock_irq_disable(raw_spinlock_t *lock)
+{
+	if (in_nmi())
+		return raw_spin_trylock(lock);
+	return raw_spin_trylock_irq_disable(lock);
+}
+
+void nolocks_raw_spin_unlock_irq_enable(raw_spinlock_t *lock)
+{
+	if (in_nmi())
+		raw_spin_unlock(lock);
+	else
+		raw_spin_unlock_irq_enable(lock);
+}
+
 unsigned long nolocks_raw_spin_lock_irqsave(raw_spinlock_t *lock)
 {
 	unsigned long flags;
@@ -26,15 +68,9 @@ unsigned long nolocks_raw_spin_lock_irqsave(raw_spinlock_t *lock)
 	return flags;
 }
 
-/*
- * Without SMP a lock is the disabled interrupts and has no state to look at, and
- * a trylock succeeds for an NMI that came while the lock was held.
- */
 bool nolocks_raw_spin_trylock_irqsave(raw_spinlock_t *lock,
 				      unsigned long *flags)
 {
-	if (!IS_ENABLED(CONFIG_SMP) && irqs_disabled())
-		return false;
 	return raw_spin_trylock_irqsave(lock, *flags);
 }
 
@@ -44,13 +80,29 @@ void nolocks_raw_spin_unlock_irqrestore(raw_spinlock_t *lock,
 	raw_spin_unlock_irqrestore(lock, flags);
 }
 
-void nolocks_raw_spin_assert_held(raw_spinlock_t *lock)
+/* Inline functions where CONFIG_PAGE_SLOTS is not set, as on loongarch and um. */
+int nolocks_page_slots_register(unsigned int nr_pages)
 {
-	lockdep_assert_held(lock);
+	return page_slots_register(nr_pages);
 }
 
-/* page_address() takes a lock for a highmem page, so it is not for us. */
+void nolocks_page_slots_unregister(unsigned int nr_pages)
+{
+	page_slots_unregister(nr_pages);
+}
+
+/* Not for a page of high memory: page_address() would take a lock. */
 void *nolocks_page_address(struct page *page)
 {
-	return PageHighMem(page) ? NULL : lowmem_page_address(page);
+	return lowmem_page_address(page);
+}
+
+struct page *nolocks_virt_to_page(void *address)
+{
+	return virt_to_page(address);
+}
+
+phys_addr_t nolocks_page_to_phys(struct page *page)
+{
+	return page_to_phys(page);
 }

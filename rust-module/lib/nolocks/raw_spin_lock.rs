@@ -1,20 +1,46 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A kernel `raw_spinlock_t`, taken with interrupts saved.
+//! A kernel `raw_spinlock_t` that keeps local interrupts disabled while it is held.
 //!
 //! The lock spins on every preemption model, so it may be taken in hard interrupt context and
 //! inside other raw spinlocks. The price is that nothing may be called under it that takes a
 //! `spinlock_t`, which is a sleeping lock on `PREEMPT_RT`: no allocator but
 //! [`alloc_page_nolocks`] will do.
 //!
+//! The kernel crate's [`SpinLockIrq`] is the same for a `spinlock_t`, and a
+//! [`Backend`](kernel::sync::lock::Backend) of its [`Lock`](kernel::sync::lock::Lock) would be less
+//! code. But any guard of that type can be given to [`CondVar::wait()`], which takes the waitqueue's
+//! `spinlock_t` before it gives up ours.
+//!
 //! [`alloc_page_nolocks`]: super::page::alloc_page_nolocks
+//! [`CondVar::wait()`]: kernel::sync::CondVar::wait
+//! [`SpinLockIrq`]: kernel::sync::SpinLockIrq
 
+use core::{
+    cell::UnsafeCell,
+    marker::PhantomPinned,
+    ops::{
+        Deref,
+        DerefMut, //
+    }, //
+};
+
+#[cfg(not(CONFIG_SMP))]
+use kernel::sync::atomic::{
+    ordering::{
+        Acquire,
+        Release, //
+    },
+    Atomic, //
+};
 use kernel::{
     bindings,
+    interrupt::LocalInterruptDisabled,
     prelude::*,
-    sync::lock::{
-        Backend,
-        Lock, //
+    sync::LockClassKey,
+    types::{
+        NotThreadSafe,
+        Opaque, //
     },
 };
 
@@ -28,24 +54,16 @@ extern "C" {
         name: *const c_char,
         key: *mut bindings::lock_class_key,
     );
-    #[cfg(any(not(CONFIG_SMP), CONFIG_INLINE_SPIN_LOCK_IRQSAVE))]
-    fn nolocks_raw_spin_lock_irqsave(lock: *mut bindings::raw_spinlock_t) -> c_ulong;
-    fn nolocks_raw_spin_trylock_irqsave(
-        lock: *mut bindings::raw_spinlock_t,
-        flags: *mut c_ulong,
-    ) -> bool;
-    #[cfg(any(not(CONFIG_SMP), CONFIG_INLINE_SPIN_UNLOCK_IRQRESTORE))]
-    fn nolocks_raw_spin_unlock_irqrestore(lock: *mut bindings::raw_spinlock_t, flags: c_ulong);
-    fn nolocks_raw_spin_assert_held(lock: *mut bindings::raw_spinlock_t);
+    fn nolocks_raw_spin_lock(lock: *mut bindings::raw_spinlock_t);
+    fn nolocks_raw_spin_trylock(lock: *mut bindings::raw_spinlock_t) -> bool;
+    fn nolocks_raw_spin_unlock(lock: *mut bindings::raw_spinlock_t);
+    fn nolocks_raw_spin_lock_irq_disable(lock: *mut bindings::raw_spinlock_t);
+    fn nolocks_raw_spin_trylock_irq_disable(lock: *mut bindings::raw_spinlock_t) -> bool;
+    fn nolocks_raw_spin_unlock_irq_enable(lock: *mut bindings::raw_spinlock_t);
 }
 
-// A helper costs as much as a third of the lock, and is needed only where these are no functions.
-#[cfg(all(CONFIG_SMP, not(CONFIG_INLINE_SPIN_LOCK_IRQSAVE)))]
-use bindings::_raw_spin_lock_irqsave as nolocks_raw_spin_lock_irqsave;
-#[cfg(all(CONFIG_SMP, not(CONFIG_INLINE_SPIN_UNLOCK_IRQRESTORE)))]
-use bindings::_raw_spin_unlock_irqrestore as nolocks_raw_spin_unlock_irqrestore;
-
 /// Creates a [`RawSpinLock`] initialiser with the given name and a lock class of its own.
+#[allow(unused_macros, reason = "not every module has a lock of its own")]
 macro_rules! new_raw_spin_lock {
     ($inner:expr, $name:literal $(,)?) => {
         $crate::nolocks::raw_spin_lock::RawSpinLock::new(
@@ -55,68 +73,259 @@ macro_rules! new_raw_spin_lock {
         )
     };
 }
+#[allow(unused_imports, reason = "not every module has a lock of its own")]
 pub(crate) use new_raw_spin_lock;
+
+/// Whether a lock is held, in a kernel whose `raw_spinlock_t` does not know: without SMP it is the
+/// disabled interrupts and nothing else.
+///
+/// With SMP this is nothing, and agrees to everything.
+pub(crate) struct Held(#[cfg(not(CONFIG_SMP))] Atomic<bool>);
+
+impl Held {
+    pub(crate) const fn new() -> Self {
+        Self(
+            #[cfg(not(CONFIG_SMP))]
+            Atomic::new(false),
+        )
+    }
+
+    /// Notes that the lock is held from now on, or says no because it was already. To be called with
+    /// interrupts disabled, so that only an NMI comes in between, which leaves all as it was.
+    #[inline]
+    pub(crate) fn claim(&self) -> bool {
+        #[cfg(not(CONFIG_SMP))]
+        return !self.0.xchg(true, Acquire);
+        #[cfg(CONFIG_SMP)]
+        true
+    }
+
+    /// To be called by who [claimed](Self::claim) it, before interrupts are enabled again.
+    #[inline]
+    pub(crate) fn release(&self) {
+        #[cfg(not(CONFIG_SMP))]
+        self.0.store(false, Release);
+    }
+}
 
 /// A spinlock that spins on `PREEMPT_RT` too, and keeps local interrupts disabled while held.
 ///
+/// How often interrupts are disabled is counted, so guards may be dropped in any order: interrupts
+/// stay disabled until the last one is gone.
+///
 /// # Contexts
 ///
-/// May be taken in task, softirq and hard interrupt context and under any other raw spinlock. Not
-/// in NMI, where only [`try_lock()`](Lock::try_lock) is safe: the lock may be held by what the NMI
-/// interrupted. Without SMP that says no wherever interrupts are disabled.
+/// May be taken in task, softirq and hard interrupt context and under any other raw spinlock. In NMI
+/// only [`try_lock()`](Self::try_lock) is safe: the lock may be held by what the NMI interrupted.
 ///
-/// Each guard restores the interrupt state that it found, so nested guards must be dropped in
-/// reverse order of locking; otherwise interrupts come back on while a lock is still held.
-pub type RawSpinLock<T> = Lock<T, RawSpinLockBackend>;
+/// # Examples
+///
+/// ```ignore
+/// let lock = KBox::pin_init(new_raw_spin_lock!(0u32, "example"), GFP_KERNEL)?;
+/// *lock.lock() += 1;
+/// // Where interrupts are known to be disabled they need not be disabled again.
+/// let token = local_interrupt_disable();
+/// *lock.lock_with(&token) += 1;
+/// assert_eq!(*lock.lock_with(&token), 2);
+/// ```
+#[pin_data]
+pub struct RawSpinLock<T: ?Sized> {
+    #[pin]
+    raw: Opaque<bindings::raw_spinlock_t>,
+    held: Held,
+    // As the kernel crate's locks: whether a raw spinlock may move is the architecture's business.
+    #[pin]
+    _pin: PhantomPinned,
+    #[pin]
+    data: UnsafeCell<T>,
+}
 
-/// A `raw_spinlock_t` lock backend that saves and disables local interrupts.
-pub struct RawSpinLockBackend;
+// SAFETY: With the lock goes its data, which may go where it is `Send`.
+unsafe impl<T: ?Sized + Send> Send for RawSpinLock<T> {}
+// SAFETY: One guard exists at a time, so that sharing the lock lends the data to one after the other,
+// which is what `Send` allows.
+unsafe impl<T: ?Sized + Send> Sync for RawSpinLock<T> {}
 
-// SAFETY: `raw_spinlock_t` gives mutual exclusion between CPUs, and the disabled interrupts keep
-// this CPU from entering twice. Without SMP they alone do, and two things are left to the user, who
-// would see a deadlock with SMP: not to lock what is locked already, as with the kernel crate's own
-// spinlocks, and to drop nested guards in order. `relock` is the default one, which locks the same
-// way.
-unsafe impl Backend for RawSpinLockBackend {
-    type State = bindings::raw_spinlock_t;
-    /// The interrupt state to restore.
-    type GuardState = c_ulong;
+impl<T> RawSpinLock<T> {
+    /// Creates an initialiser. To be called by [`new_raw_spin_lock!`].
+    pub fn new(
+        data: impl PinInit<T>,
+        name: &'static CStr,
+        key: Pin<&'static LockClassKey>,
+    ) -> impl PinInit<Self> {
+        use pin_init::Wrapper;
 
-    #[inline]
-    unsafe fn init(ptr: *mut Self::State, name: *const c_char, key: *mut bindings::lock_class_key) {
-        // SAFETY: By the safety requirements `ptr` is valid for writes, and `name` and `key` are
-        // valid for reads for as long as lockdep may look at them.
-        unsafe { nolocks_raw_spin_lock_init(ptr, name, key) }
+        pin_init!(Self {
+            // SAFETY: The slot is valid for writes, and both name and key are static.
+            raw <- Opaque::ffi_init(|slot| unsafe {
+                nolocks_raw_spin_lock_init(slot, name.as_char_ptr(), key.as_ptr())
+            }),
+            held: Held::new(),
+            _pin: PhantomPinned,
+            data <- UnsafeCell::pin_init(data),
+        })
     }
+}
 
+/// Without this two guards would exist, and two exclusive references.
+#[cold]
+fn locked_twice() -> ! {
+    panic!("a raw spinlock is taken by who holds it")
+}
+
+impl<T: ?Sized> RawSpinLock<T> {
+    /// Takes the lock, and disables interrupts on this CPU for as long as the guard lives.
+    ///
+    /// Who holds the lock already waits for ever, or without SMP panics.
     #[inline]
-    unsafe fn lock(ptr: *mut Self::State) -> Self::GuardState {
-        // SAFETY: By the safety requirements `ptr` points to an initialised lock.
-        unsafe { nolocks_raw_spin_lock_irqsave(ptr) }
-    }
-
-    #[inline]
-    unsafe fn try_lock(ptr: *mut Self::State) -> Option<Self::GuardState> {
-        let mut flags = 0;
-
-        // SAFETY: By the safety requirements `ptr` points to an initialised lock; `flags` is a
-        // local that outlives the call.
-        unsafe { nolocks_raw_spin_trylock_irqsave(ptr, &mut flags) }.then_some(flags)
-    }
-
-    #[inline]
-    unsafe fn unlock(ptr: *mut Self::State, guard_state: &Self::GuardState) {
-        // SAFETY: By the safety requirements the caller owns the lock, and `guard_state` is what
-        // `lock` or `try_lock` returned for this acquisition.
-        unsafe { nolocks_raw_spin_unlock_irqrestore(ptr, *guard_state) }
-    }
-
-    #[inline]
-    unsafe fn assert_is_held(ptr: *mut Self::State) {
-        // The kernel crate asks at each lock.
-        if cfg!(CONFIG_LOCKDEP) {
-            // SAFETY: By the safety requirements `ptr` points to an initialised lock.
-            unsafe { nolocks_raw_spin_assert_held(ptr) }
+    pub fn lock(&self) -> RawSpinLockGuard<'_, T> {
+        // SAFETY: Every `RawSpinLock` was initialised by `new()`.
+        unsafe { nolocks_raw_spin_lock_irq_disable(self.raw.get()) };
+        if !self.held.claim() {
+            locked_twice();
         }
+        // INVARIANT: Taken right above, with interrupts disabled by a count.
+        RawSpinLockGuard::new(self)
+    }
+
+    /// Takes the lock if nobody holds it. May be called in NMI too.
+    #[must_use = "if unused, the lock is given up at once"]
+    #[inline]
+    pub fn try_lock(&self) -> Option<RawSpinLockGuard<'_, T>> {
+        // SAFETY: Every `RawSpinLock` was initialised by `new()`.
+        if !unsafe { nolocks_raw_spin_trylock_irq_disable(self.raw.get()) } {
+            return None;
+        }
+        if !self.held.claim() {
+            // SAFETY: The trylock above has just succeeded.
+            unsafe { nolocks_raw_spin_unlock_irq_enable(self.raw.get()) };
+            return None;
+        }
+        // INVARIANT: Taken right above, with interrupts disabled by a count, or by the NMI.
+        Some(RawSpinLockGuard::new(self))
+    }
+
+    /// Takes the lock where interrupts are known to be disabled, and leaves them alone.
+    ///
+    /// In a kernel without preemption the token promises nothing, and this is [`lock()`](Self::lock).
+    #[inline]
+    pub fn lock_with<'a>(
+        &'a self,
+        _disabled: &'a LocalInterruptDisabled,
+    ) -> RawSpinLockGuard<'a, T, false> {
+        if cfg!(CONFIG_PREEMPTION) {
+            // SAFETY: Every `RawSpinLock` was initialised by `new()`.
+            unsafe { nolocks_raw_spin_lock(self.raw.get()) };
+        } else {
+            // SAFETY: As above.
+            unsafe { nolocks_raw_spin_lock_irq_disable(self.raw.get()) };
+        }
+        if !self.held.claim() {
+            locked_twice();
+        }
+        // INVARIANT: Taken right above; the token, which lives as long, keeps interrupts disabled.
+        RawSpinLockGuard::new(self)
+    }
+
+    /// As [`lock_with()`](Self::lock_with), if nobody holds the lock.
+    #[must_use = "if unused, the lock is given up at once"]
+    #[inline]
+    pub fn try_lock_with<'a>(
+        &'a self,
+        _disabled: &'a LocalInterruptDisabled,
+    ) -> Option<RawSpinLockGuard<'a, T, false>> {
+        let taken = if cfg!(CONFIG_PREEMPTION) {
+            // SAFETY: Every `RawSpinLock` was initialised by `new()`.
+            unsafe { nolocks_raw_spin_trylock(self.raw.get()) }
+        } else {
+            // SAFETY: As above.
+            unsafe { nolocks_raw_spin_trylock_irq_disable(self.raw.get()) }
+        };
+        if !taken {
+            return None;
+        }
+        if !self.held.claim() {
+            // SAFETY: The trylock above has just succeeded.
+            unsafe { unlock::<false>(self.raw.get()) };
+            return None;
+        }
+        // INVARIANT: As in `lock_with()`.
+        Some(RawSpinLockGuard::new(self))
+    }
+}
+
+/// # Safety
+///
+/// The caller owns the lock, which it took by `lock()` or `try_lock()` if `COUNTED`, else by
+/// `lock_with()` or `try_lock_with()`.
+#[inline]
+unsafe fn unlock<const COUNTED: bool>(raw: *mut bindings::raw_spinlock_t) {
+    if COUNTED || !cfg!(CONFIG_PREEMPTION) {
+        // SAFETY: By the requirement on the owner, interrupts were disabled with the lock.
+        unsafe { nolocks_raw_spin_unlock_irq_enable(raw) }
+    } else {
+        // SAFETY: By the requirement on the owner, they were not.
+        unsafe { nolocks_raw_spin_unlock(raw) }
+    }
+}
+
+/// The right to use what a [`RawSpinLock`] protects.
+///
+/// `COUNTED` says that interrupts were disabled for this guard, and not by somebody else.
+///
+/// # Invariants
+///
+/// This CPU holds the lock, and interrupts are disabled.
+#[must_use = "the lock is given up at once when the guard is unused"]
+pub struct RawSpinLockGuard<'a, T: ?Sized, const COUNTED: bool = true> {
+    lock: &'a RawSpinLock<T>,
+    // The CPU that took the lock has to give it up.
+    _not_send: NotThreadSafe,
+}
+
+// SAFETY: A shared guard gives out shared references to the data only.
+unsafe impl<T: ?Sized + Sync, const COUNTED: bool> Sync for RawSpinLockGuard<'_, T, COUNTED> {}
+
+impl<'a, T: ?Sized, const COUNTED: bool> RawSpinLockGuard<'a, T, COUNTED> {
+    /// To be called by who has just taken the lock as `COUNTED` says.
+    #[inline]
+    fn new(lock: &'a RawSpinLock<T>) -> Self {
+        Self {
+            lock,
+            _not_send: NotThreadSafe,
+        }
+    }
+
+    /// A pinned reference to the data, for types that must not move. Others have [`DerefMut`].
+    pub fn as_mut(&mut self) -> Pin<&mut T> {
+        // SAFETY: The data is pinned with the lock, and by the type invariant ours alone.
+        unsafe { Pin::new_unchecked(&mut *self.lock.data.get()) }
+    }
+}
+
+impl<T: ?Sized, const COUNTED: bool> Deref for RawSpinLockGuard<'_, T, COUNTED> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: By the type invariant nobody else has a reference.
+        unsafe { &*self.lock.data.get() }
+    }
+}
+
+impl<T: ?Sized + Unpin, const COUNTED: bool> DerefMut for RawSpinLockGuard<'_, T, COUNTED> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: By the type invariant nobody else has a reference.
+        unsafe { &mut *self.lock.data.get() }
+    }
+}
+
+impl<T: ?Sized, const COUNTED: bool> Drop for RawSpinLockGuard<'_, T, COUNTED> {
+    #[inline]
+    fn drop(&mut self) {
+        self.lock.held.release();
+        // SAFETY: By the type invariant this CPU holds the lock, and `COUNTED` says how it came by it.
+        unsafe { unlock::<COUNTED>(self.lock.raw.get()) }
     }
 }

@@ -2,15 +2,22 @@
 
 //! Pages set aside for contexts in which no lock may even be tried.
 
-use kernel::{
-    bindings,
-    prelude::*, //
-};
+use kernel::prelude::*;
+
+extern "C" {
+    fn nolocks_page_slots_register(nr_pages: c_uint) -> c_int;
+    fn nolocks_page_slots_unregister(nr_pages: c_uint);
+}
 
 /// A claim on the allocator's lock-free slots.
 ///
-/// As long as it lives, every CPU keeps pages for [`alloc_page_nolocks`] in slots beside its lists,
-/// of its own node's zones, which that reaches in any context, on `PREEMPT_RT` too.
+/// As long as it lives, every CPU keeps pages in slots beside its lists, which
+/// [`alloc_page_nolocks`] reaches in any context, on `PREEMPT_RT` too.
+///
+/// # Contexts
+///
+/// To register and to drop the claim may sleep: both take a mutex of the allocator's. So the claim
+/// does not belong in what is dropped under a lock or in an interrupt.
 ///
 /// [`alloc_page_nolocks`]: super::page::alloc_page_nolocks
 ///
@@ -28,10 +35,12 @@ impl PageSlots {
     ///
     /// # Errors
     ///
-    /// [`EINVAL`] for no page at all or for more than `PAGE_SLOTS_MAX`.
+    /// - [`EINVAL`] for no page at all or for more than `PAGE_SLOTS_MAX`.
+    /// - [`EOPNOTSUPP`] where the kernel has no slots: without `CONFIG_PAGE_SLOTS`, for which an
+    ///   architecture needs a `cmpxchg()` that may be used in NMI.
     pub fn register(pages: u32) -> Result<Self> {
-        // SAFETY: Takes any number and checks it.
-        kernel::error::to_result(unsafe { bindings::page_slots_register(pages) })?;
+        // SAFETY: Takes any number and checks it; the caller may sleep.
+        kernel::error::to_result(unsafe { nolocks_page_slots_register(pages) })?;
         // INVARIANT: Registered just now.
         Ok(Self(pages))
     }
@@ -40,6 +49,6 @@ impl PageSlots {
 impl Drop for PageSlots {
     fn drop(&mut self) {
         // SAFETY: By the invariant the pages were registered, and are taken back only here.
-        unsafe { bindings::page_slots_unregister(self.0) }
+        unsafe { nolocks_page_slots_unregister(self.0) }
     }
 }

@@ -9,22 +9,14 @@
 //! may go on reading it until they leave their RCU read-side critical section.
 
 use core::{
-    marker::PhantomData,
-    mem::needs_drop,
-    pin::Pin,
+    mem::{
+        needs_drop,
+        ManuallyDrop, //
+    },
     ptr::NonNull, //
 };
 
 use kernel::{
-    alloc::{
-        allocator::{
-            KVmalloc,
-            Kmalloc,
-            Vmalloc, //
-        },
-        Allocator,
-        Box, //
-    },
     bindings,
     debugfs::Scope,
     fmt,
@@ -36,30 +28,45 @@ use kernel::{
             Relaxed, //
         },
         Atomic, //
-    },
-    types::ForeignOwnable, //
+    }, //
 };
 
-use crate::nolocks::{
-    page::{
-        alloc_page_nolocks,
-        NoLocksFlags,
-        NoLocksPage, //
-    },
-    slots::PageSlots, //
-};
+use crate::nolocks::slots::PageSlots;
 
+mod head;
+mod lock;
+mod object;
 pub mod platform;
+mod pointer;
+mod policy;
 pub mod shard;
 
+#[allow(unused_imports, reason = "not every module has objects with a head")]
+pub(crate) use head::impl_has_bulk_head;
+pub use head::{
+    BulkHead,
+    HasBulkHead, //
+};
+pub use object::{
+    Owned,
+    Reclaimable,
+    Retired, //
+};
 use platform::{
     Local,
     Workqueue, //
 };
+pub use pointer::RcuPointer;
+pub use policy::{
+    Accepts,
+    Destroy,
+    Hooks,
+    Plain,
+    Policy, //
+};
 pub use shard::Object;
 use shard::{
     Head,
-    Kind,
     Lock,
     Pushed, //
 };
@@ -71,208 +78,6 @@ pub const CAPACITY: usize = PAGE_SIZE / size_of::<Object>() - 7;
 /// refilled by a worker, for which nobody makes room: for so many blocks a CPU may go
 /// on pushing until the worker has had its turn.
 const SLOTS: u32 = 16;
-
-/// How a queue gets its pages and gets rid of its objects.
-///
-/// # Safety
-///
-/// - `elapsed` must not say yes while a reader may still read what was unpublished before the
-///   snapshot.
-/// - `destroy` must leave the memory of the object to be freed.
-pub unsafe trait Policy: 'static {
-    /// Whether an object may own other memory, so that kmemleak has to look for pointers in it.
-    const OWNS_MEMORY: bool;
-
-    /// Called before each step of [`Queue::new()`] that can fail, so that a test can have it fail.
-    fn step() -> Result {
-        Ok(())
-    }
-
-    /// A page for a block, in any context.
-    fn page() -> Option<NoLocksPage> {
-        alloc_page_nolocks(NoLocksFlags::NONE.nowarn()).ok()
-    }
-
-    /// Whether the grace period is over.
-    fn elapsed(snapshot: bindings::rcu_gp_seq) -> bool {
-        platform::elapsed(snapshot)
-    }
-
-    /// Runs the destructor of an object, if it has one, in a task that may sleep.
-    ///
-    /// That is one of the queue's workers, or whoever waits in `barrier()` or drops the queue, and it
-    /// holds a mutex of the queue's. So it may push, to this queue too, allocate, sleep, wait for a
-    /// grace period, and ask for `stats()`; but neither call `barrier()` nor drop a queue, of any
-    /// policy. It should not wait long, as the other objects of a CPU wait for it. One that always
-    /// pushes another object keeps the queue from ever being dropped.
-    ///
-    /// # Safety
-    ///
-    /// The caller owns the object, which the policy has [accepted](Accepts), and nobody else uses it
-    /// any more.
-    unsafe fn destroy(_object: Object) {}
-}
-
-/// Says that a queue with this policy may be handed objects of type `T`.
-///
-/// # Safety
-///
-/// [`Policy::destroy()`] must do all that dropping a `T` would do.
-pub unsafe trait Accepts<T>: Policy {
-    /// To be evaluated by who pushes.
-    const CHECK: () = assert!(
-        size_of::<T>() != 0,
-        "an object of no size has no memory to free"
-    );
-}
-
-/// Objects without a destructor, of any type.
-pub struct Plain(());
-
-// SAFETY: The defaults ask RCU and run nothing.
-unsafe impl Policy for Plain {
-    const OWNS_MEMORY: bool = false;
-}
-
-// SAFETY: Dropping a `T` does nothing, or `CHECK` would not compile.
-unsafe impl<T> Accepts<T> for Plain {
-    const CHECK: () = assert!(
-        size_of::<T>() != 0 && !needs_drop::<T>(),
-        "an object that a `BulkQueue` frees must have a size, and no destructor: that is what `DropQueue` is for"
-    );
-}
-
-/// Objects of type `T`, whose destructors are run.
-pub struct Destroy<T>(PhantomData<fn(T)>);
-
-// SAFETY: The defaults ask RCU, and a destructor does not free the memory that its object is in.
-unsafe impl<T: Send + 'static> Policy for Destroy<T> {
-    const OWNS_MEMORY: bool = needs_drop::<T>();
-
-    unsafe fn destroy(object: Object) {
-        // SAFETY: By the safety requirements this is a `T`, and nobody uses it after this. As `T` is
-        // `Send`, it may be dropped here.
-        unsafe { object.cast::<T>().drop_in_place() }
-    }
-}
-
-// SAFETY: Drops a `T`.
-unsafe impl<T: Send + 'static> Accepts<T> for Destroy<T> {}
-
-/// An allocator whose memory a queue can free.
-///
-/// # Safety
-///
-/// `kvfree()` must free what it allocates, and `kfree()` too unless `is_vmalloc` says yes.
-pub unsafe trait Reclaimable: Allocator {
-    /// How memory of this allocator has to be freed.
-    #[doc(hidden)]
-    fn is_vmalloc(object: Object) -> bool;
-}
-
-// SAFETY: It is what `kfree()` is for.
-unsafe impl Reclaimable for Kmalloc {
-    fn is_vmalloc(_object: Object) -> bool {
-        false
-    }
-}
-
-// SAFETY: `kvfree()` calls `vfree()`.
-unsafe impl Reclaimable for Vmalloc {
-    fn is_vmalloc(_object: Object) -> bool {
-        true
-    }
-}
-
-// SAFETY: As its own `free()` would tell them apart.
-unsafe impl Reclaimable for KVmalloc {
-    fn is_vmalloc(object: Object) -> bool {
-        // SAFETY: Only looks at the address.
-        unsafe { bindings::is_vmalloc_addr(object.as_ptr()) }
-    }
-}
-
-/// A box, pinned or not, that can be pushed.
-///
-/// # Safety
-///
-/// `into_foreign` must return the address of a `Value` in memory of its own from `Allocator`.
-pub unsafe trait Owned: ForeignOwnable {
-    /// What is in the box.
-    type Value;
-    /// Where the box comes from.
-    type Allocator: Reclaimable;
-}
-
-// SAFETY: So it does.
-unsafe impl<T, A: Reclaimable> Owned for Box<T, A> {
-    type Value = T;
-    type Allocator = A;
-}
-
-// SAFETY: So it does.
-unsafe impl<T, A: Reclaimable> Owned for Pin<Box<T, A>> {
-    type Value = T;
-    type Allocator = A;
-}
-
-/// A field by which an object can be queued when there is no memory for a block.
-///
-/// It belongs to the queue: who reads the object leaves it alone.
-#[repr(transparent)]
-pub struct BulkHead(core::cell::UnsafeCell<Head>);
-
-// SAFETY: Nobody but the queue, under its lock, uses what is in it.
-unsafe impl Send for BulkHead {}
-// SAFETY: As above.
-unsafe impl Sync for BulkHead {}
-
-impl BulkHead {
-    /// The head of an object that has not been pushed.
-    pub const fn new() -> Self {
-        Self(core::cell::UnsafeCell::new(Head::new()))
-    }
-}
-
-impl Default for BulkHead {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// An object with a [`BulkHead`] in it. To be implemented with [`impl_has_bulk_head!`].
-///
-/// # Safety
-///
-/// `raw_head` must return the address of a field of the object, aligned as its type asks.
-pub unsafe trait HasBulkHead {
-    /// Where the head is.
-    ///
-    /// # Safety
-    ///
-    /// `object` must be valid.
-    unsafe fn raw_head(object: *mut Self) -> *mut BulkHead;
-}
-
-/// Implements [`HasBulkHead`] for a type, of which it names the field.
-macro_rules! impl_has_bulk_head {
-    (impl HasBulkHead for $type:ty { self.$field:ident }) => {
-        // SAFETY: The address is that of a field, to which there could be a reference.
-        unsafe impl $crate::queue::HasBulkHead for $type {
-            unsafe fn raw_head(object: *mut Self) -> *mut $crate::queue::BulkHead {
-                // Refuses a field that is found by `Deref`, in another object.
-                const _: usize = ::core::mem::offset_of!($type, $field);
-                // Refuses one that a packed type does not align.
-                // SAFETY: By the safety requirements.
-                let _ = unsafe { &(*object).$field };
-                // SAFETY: By the safety requirements.
-                unsafe { &raw mut (*object).$field }
-            }
-        }
-    };
-}
-#[allow(unused_imports, reason = "not every module has objects with a head")]
-pub(crate) use impl_has_bulk_head;
 
 /// What the shards, the shrinker and debugfs share.
 struct Shards<R: Policy> {
@@ -486,8 +291,9 @@ pub type BulkQueue = Queue<Plain>;
 
 /// A queue for objects of type `T`, whose destructors are run after the grace period.
 ///
-/// They run in a task, and may push to this queue or to another one, but neither call
-/// [`barrier()`](Queue::barrier) nor drop a queue: see [`Policy::destroy()`].
+/// They run in a task that may sleep. They may push, to this queue too, allocate, wait for a grace period
+/// and ask for [`stats()`](Queue::stats). One that always pushes another object keeps the queue from ever
+/// being dropped.
 pub type DropQueue<T> = Queue<Destroy<T>>;
 
 /// Frees objects after a grace period. See [`BulkQueue`] and [`DropQueue`].
@@ -496,11 +302,23 @@ pub type DropQueue<T> = Queue<Destroy<T>>;
 ///
 /// [`push()`](Self::push) and [`push_headless()`](Self::push_headless) may be called in task, softirq
 /// and hard interrupt context and under any lock, raw spinlocks, `current->pi_lock` and runqueue
-/// locks included, with interrupts enabled or not, on every preemption model. In NMI only
-/// [`try_push()`](Self::try_push) may be. All else is for tasks that may sleep.
+/// locks included, with interrupts enabled or not, on every preemption model, as long as RCU is
+/// watching. In NMI only [`try_push()`](Self::try_push) may be. All else is for tasks that may sleep.
 ///
 /// Dropping the queue waits until all objects are freed. A module must not leak its queue, because
 /// the queue's workers run the module's code.
+///
+/// # Examples
+///
+/// ```ignore
+/// let queue = BulkQueue::new(c"example")?;
+/// queue.push(entry);                                // A box with a `BulkHead` in it.
+/// if let Some(old) = place.replace(new) {           // An `RcuPointer`.
+///     if let Err(old) = queue.push_headless(old) {
+///         later.push_within_capacity(old)?;         // To `retry()` it.
+///     }
+/// }
+/// ```
 pub struct Queue<R: Policy> {
     // Before what it points to.
     _shrinker: Shrinker,
@@ -527,19 +345,22 @@ impl<R: Policy> Queue<R> {
     }
 
     /// Queues an object. Never fails: the list by the heads is there if no block is.
-    pub fn push<O: Owned>(&self, object: O)
+    #[inline]
+    pub fn push<O: Owned>(&self, object: impl Into<Retired<O>>)
     where
-        O::Value: HasBulkHead,
+        O::Value: HasBulkHead + Sized,
         R: Accepts<O::Value>,
     {
-        let object = object.into_foreign().cast();
-        // SAFETY: The object was just taken out of its box.
-        let head = unsafe { O::Value::raw_head(object) };
-        // SAFETY: It is not null, being in a box.
-        let object = unsafe { NonNull::new_unchecked(object.cast()) };
+        let owner = object.into().into_owner();
+        let Some(address) = owner.address() else {
+            return;
+        };
+        // SAFETY: By the contract of `Owned` there is a value, and readers leave its head alone.
+        let head = unsafe { O::Value::raw_head(address.as_ptr().cast()) };
 
-        // SAFETY: The head is a field of the object.
-        match unsafe { self.push_raw::<O>(self.here(), true, object, NonNull::new(head.cast())) } {
+        // SAFETY: The address is that of the owner, which is forgotten. The head is a field of the
+        // value.
+        match unsafe { self.push_raw::<O>(self.here(), true, address, NonNull::new(head.cast())) } {
             Pushed::Queued => (),
             // It is leaked rather than freed twice.
             Pushed::Refused | Pushed::Twice => {
@@ -552,14 +373,14 @@ impl<R: Policy> Queue<R> {
     ///
     /// # Errors
     ///
-    /// The object. There may be readers, so it must not be dropped before a grace period has passed:
-    /// keep it, and push it again later.
-    pub fn push_headless<O: Owned>(&self, object: O) -> Result<(), O>
+    /// The object, to be pushed again later, or waited for.
+    #[inline]
+    pub fn push_headless<O: Owned>(&self, object: impl Into<Retired<O>>) -> Result<(), Retired<O>>
     where
         R: Accepts<O::Value>,
     {
-        self.push_to(self.here(), true, object)
-            .inspect_err(|_| self.shards.returned.add(1, Relaxed))
+        self.push_to(self.here(), true, object.into().into_owner())
+            .map_err(|owner| self.give_back(owner))
     }
 
     /// As [`push_headless()`](Self::push_headless), without waiting for the queue's own lock either.
@@ -568,32 +389,36 @@ impl<R: Policy> Queue<R> {
     /// # Errors
     ///
     /// As for [`push_headless()`](Self::push_headless).
-    pub fn try_push<O: Owned>(&self, mut object: O) -> Result<(), O>
+    #[inline]
+    pub fn try_push<O: Owned>(&self, object: impl Into<Retired<O>>) -> Result<(), Retired<O>>
     where
         R: Accepts<O::Value>,
     {
         let here = self.here();
+        let mut owner = object.into().into_owner();
 
         // What was interrupted may hold the lock of this CPU's shard.
         for shard in [here, here ^ 1] {
-            object = match self.push_to(shard, false, object) {
+            owner = match self.push_to(shard, false, owner) {
                 Ok(()) => return Ok(()),
-                Err(object) => object,
+                Err(owner) => owner,
             };
         }
-        self.shards.returned.add(1, Relaxed);
-        Err(object)
+        Err(self.give_back(owner))
     }
 
     /// Queues an object that has no head, or waits for a grace period and frees it.
-    pub fn push_mightsleep<O: Owned>(&self, object: O)
+    ///
+    /// # Contexts
+    ///
+    /// A task that may sleep, and is no RCU reader.
+    pub fn push_mightsleep<O: Owned>(&self, object: impl Into<Retired<O>>)
     where
         R: Accepts<O::Value>,
     {
         kernel::task::might_sleep();
         if let Err(object) = self.push_headless(object) {
-            kernel::sync::rcu::synchronize_rcu();
-            drop(object);
+            drop(object.wait());
         }
     }
 
@@ -626,49 +451,76 @@ impl<R: Policy> Queue<R> {
         unsafe { bindings::raw_smp_processor_id() as usize }
     }
 
+    #[cold]
+    fn give_back<O>(&self, owner: ManuallyDrop<O>) -> Retired<O> {
+        self.shards.returned.add(1, Relaxed);
+        Retired::from_owner(owner)
+    }
+
     // Always, for the same reason as below.
     #[inline(always)]
-    fn push_to<O: Owned>(&self, shard: usize, wait: bool, object: O) -> Result<(), O>
+    fn push_to<O: Owned>(
+        &self,
+        shard: usize,
+        wait: bool,
+        owner: ManuallyDrop<O>,
+    ) -> Result<(), ManuallyDrop<O>>
     where
         R: Accepts<O::Value>,
     {
-        let object = object.into_foreign();
-        // SAFETY: It is not null, being in a box.
-        let owned = unsafe { NonNull::new_unchecked(object.cast()) };
+        // What has no memory is not there to be freed, nor to be read.
+        let Some(address) = owner.address() else {
+            return Ok(());
+        };
 
-        // SAFETY: There is no head.
-        match unsafe { self.push_raw::<O>(shard, wait, owned, None) } {
+        // SAFETY: The address is that of the owner, which is forgotten unless the queue says no.
+        match unsafe { self.push_raw::<O>(shard, wait, address, None) } {
             Pushed::Queued => Ok(()),
-            // SAFETY: The queue has not taken it.
-            Pushed::Refused | Pushed::Twice => Err(unsafe { O::from_foreign(object) }),
+            Pushed::Refused | Pushed::Twice => Err(owner),
         }
     }
 
     /// # Safety
     ///
-    /// The object must come from an `O`, and `head` must be part of it.
+    /// `address` must be what an `O` returned, which is not used afterwards unless the object is
+    /// refused, and `head` must be part of what is there.
     // Always, because `wait`, the kind and the head are known where it is called.
     #[inline(always)]
     unsafe fn push_raw<O: Owned>(
         &self,
         shard: usize,
         wait: bool,
-        object: Object,
+        address: NonNull<c_void>,
         head: Option<NonNull<Head>>,
     ) -> Pushed
     where
         R: Accepts<O::Value>,
     {
-        const { <R as Accepts<O::Value>>::CHECK };
-        let kind = match O::Allocator::is_vmalloc(object) {
-            true => Kind::Vmalloc,
-            false => Kind::Slab,
+        const {
+            assert!(
+                R::DESTROYS || !needs_drop::<O::Value>(),
+                "an object that a `BulkQueue` frees must have no destructor: that is what `DropQueue` is for"
+            )
         };
+        let (object, kind) = O::object(address);
         let Some(shard) = self.shards.shards.get(shard) else {
             return Pushed::Refused;
         };
 
-        // SAFETY: The allocator says how to free it, and the policy accepts its type.
+        // SAFETY: By the contract of `Owned` the memory can be freed as the kind says, and the policy
+        // accepts the value. The head is part of it, by the requirement on `head`.
         unsafe { shard::push(shard, &shard.state, wait, object, kind, head) }
+    }
+}
+
+impl<O: Owned> Retired<O> {
+    /// Pushes an object again that a queue has given back. Where it came back from an NMI's
+    /// [`try_push()`](Queue::try_push), this is for another context.
+    ///
+    /// # Errors
+    ///
+    /// The object again, if there is still no memory.
+    pub fn retry<R: Accepts<O::Value>>(self, queue: &Queue<R>) -> Result<(), Self> {
+        queue.push_headless(self)
     }
 }

@@ -37,6 +37,8 @@ use kernel::{
 };
 
 use super::{
+    lock::IrqsaveLock,
+    object,
     shard::{
         self,
         Block,
@@ -49,13 +51,7 @@ use super::{
     },
     Policy, //
 };
-use crate::nolocks::{
-    page::NoLocksPage,
-    raw_spin_lock::{
-        new_raw_spin_lock,
-        RawSpinLock, //
-    }, //
-};
+use crate::nolocks::page::NoLocksPage;
 
 #[allow(
     improper_ctypes,
@@ -108,17 +104,17 @@ pub struct BlockPage<R: Policy> {
 unsafe impl<R: Policy> Send for BlockPage<R> {}
 
 impl<R: Policy> BlockPage<R> {
-    fn new(page: NoLocksPage) -> Option<Self> {
+    fn new(page: NoLocksPage) -> Self {
         const { assert!(size_of::<Block<Local<R>>>() <= kernel::page::PAGE_SIZE) };
-        let mut slot: NonNull<MaybeUninit<_>> = page.address()?.cast();
+        let mut slot: NonNull<MaybeUninit<_>> = page.address().cast();
 
         // SAFETY: The page is ours and has room for a block, at the start and so aligned.
         let block = Block::init(unsafe { slot.as_mut() });
         // INVARIANT: Initialised right above.
-        Some(Self {
+        Self {
             block: block.into(),
             _page: page,
-        })
+        }
     }
 }
 
@@ -137,18 +133,6 @@ impl<R: Policy> DerefMut for BlockPage<R> {
     fn deref_mut(&mut self) -> &mut Self::Target {
         // SAFETY: By the invariant.
         unsafe { self.block.as_mut() }
-    }
-}
-
-impl<T: Unpin> Lock<T> for RawSpinLock<T> {
-    #[inline]
-    fn with<R>(&self, func: impl FnOnce(&mut T) -> R) -> R {
-        func(&mut self.lock())
-    }
-
-    #[inline]
-    fn try_with<R>(&self, func: impl FnOnce(&mut T) -> R) -> Option<R> {
-        self.try_lock().map(|mut guard| func(&mut guard))
     }
 }
 
@@ -184,7 +168,7 @@ impl Drop for Workqueue {
 #[pin_data]
 pub struct Local<R: Policy> {
     #[pin]
-    pub(super) state: RawSpinLock<shard::Shard<Self>>,
+    pub(super) state: IrqsaveLock<shard::Shard<Self>>,
     #[pin]
     waiting: Mutex<Waiting<Self>>,
     /// What `waiting` counts, for those who cannot wait for destructors. Changed under it.
@@ -216,7 +200,11 @@ impl<R: Policy> Local<R> {
         let workqueue = workqueue.0.as_ptr();
 
         try_pin_init!(Self {
-            state <- new_raw_spin_lock!(shard::Shard::new(), "nolocks_queue"),
+            state <- IrqsaveLock::new(
+                shard::Shard::new(),
+                c"nolocks_queue",
+                kernel::static_lock_class!(),
+            ),
             waiting <- new_mutex!(Waiting::new(), "nolocks_queue_waiting"),
             freed: Atomic::new(0),
             twice: Atomic::new(0),
@@ -360,7 +348,7 @@ impl<R: Policy> shard::Platform for Local<R> {
     }
 
     fn page(&self) -> Option<Self::Page> {
-        BlockPage::new(R::page()?)
+        R::page().map(BlockPage::new)
     }
 
     fn now(&self) -> usize {
@@ -377,18 +365,19 @@ impl<R: Policy> shard::Platform for Local<R> {
     const ADOPTS: bool = cfg!(any(CONFIG_DEBUG_OBJECTS, CONFIG_DEBUG_KMEMLEAK));
 
     fn adopt(&self, object: Object) -> bool {
+        // Neither debugobjects nor kmemleak knows pages.
         // SAFETY: The queue owns the object.
-        unsafe { nolocks_queue_adopt(object.as_ptr(), R::OWNS_MEMORY) }
+        object::is_page(object) || unsafe { nolocks_queue_adopt(object.as_ptr(), R::OWNS_MEMORY) }
     }
 
     unsafe fn reclaim(&self, kind: Option<Kind>, objects: &mut [Object]) {
         for object in objects.iter() {
-            if Self::ADOPTS {
+            if Self::ADOPTS && !object::is_page(*object) {
                 // SAFETY: By the safety requirements, and it was adopted.
                 unsafe { nolocks_queue_disown(object.as_ptr()) };
             }
             // SAFETY: By the safety requirements.
-            unsafe { R::destroy(*object) };
+            unsafe { R::destroy(object::address_of(*object)) };
         }
         if kind == Some(Kind::Slab) {
             // SAFETY: By the safety requirements, and they came from `kmalloc()`. A null cache stands
@@ -402,8 +391,8 @@ impl<R: Policy> shard::Platform for Local<R> {
             };
         } else {
             for object in objects {
-                // SAFETY: By the safety requirements; this frees what `kvmalloc()` can give.
-                unsafe { bindings::kvfree(object.as_ptr()) };
+                // SAFETY: By the safety requirements; it was destroyed, and is not used after this.
+                unsafe { object::free(*object) };
             }
         }
         // SAFETY: This is a task that may sleep.

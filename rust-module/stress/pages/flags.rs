@@ -41,7 +41,6 @@ pub(crate) fn flags(env: &Env) -> Result<Outcome> {
             ("none", NoLocksFlags::NONE),
             ("this_node", NoLocksFlags::NONE.this_node()),
             ("hardwall", NoLocksFlags::NONE.hardwall()),
-            ("compound", NoLocksFlags::NONE.compound().nowarn()),
         ] {
             env.fill_slots()?;
             // The slots are full, also those of the highest zone: a limit that is none would show.

@@ -56,9 +56,11 @@ use crate::{
         Accepts,
         BulkQueue,
         DropQueue,
+        Hooks,
         Object,
         Policy,
         Queue,
+        Retired,
         Stats,
         CAPACITY, //
     },
@@ -545,6 +547,14 @@ fn nested_nmi(env: &Env) -> Result<Outcome> {
     Ok(ledger.close(outcome, queued))
 }
 
+/// Gives up what came back. To be called where nobody has ever read it.
+fn is_queued<O>(pushed: Result<(), Retired<O>>) -> bool {
+    // SAFETY: By what the caller says.
+    pushed
+        .map_err(|object| drop(unsafe { object.assume_unread() }))
+        .is_ok()
+}
+
 /// Every box there is, with memory of every sort.
 fn boxes(env: &Env) -> Result<Outcome> {
     /// More than `kmalloc()` gives, so that a `KVBox` has to be elsewhere.
@@ -561,12 +571,12 @@ fn boxes(env: &Env) -> Result<Outcome> {
         let large = KBox::<Large>::zeroed(GFP_KERNEL)?;
 
         for is_queued in [
-            queue.push_headless(KBox::new(n, GFP_KERNEL)?).is_ok(),
-            queue.push_headless(KBox::pin(n, GFP_KERNEL)?).is_ok(),
-            queue.push_headless(VBox::new(n, GFP_KERNEL)?).is_ok(),
-            queue.push_headless(KVBox::new(n, GFP_KERNEL)?).is_ok(),
-            queue.push_headless(large).is_ok(),
-            queue.push_headless(huge).is_ok(),
+            is_queued(queue.push_headless(KBox::new(n, GFP_KERNEL)?)),
+            is_queued(queue.push_headless(KBox::pin(n, GFP_KERNEL)?)),
+            is_queued(queue.push_headless(VBox::new(n, GFP_KERNEL)?)),
+            is_queued(queue.push_headless(KVBox::new(n, GFP_KERNEL)?)),
+            is_queued(queue.push_headless(large)),
+            is_queued(queue.push_headless(huge)),
         ] {
             returned += u64::from(!is_queued);
         }
@@ -618,10 +628,12 @@ fn destructors(env: &Env) -> Result<Outcome> {
             let mut owner = Some(KBox::new(Owner::new()?, GFP_KERNEL)?);
             let _pinned = Pinned::new();
             desk.site.run(ctx, || {
-                owner = owner.take().and_then(|owner| match ctx {
+                let back = owner.take().and_then(|owner| match ctx {
                     Context::Nmi => queue.try_push(owner).err(),
                     _ => queue.push_headless(owner).err(),
                 });
+                // SAFETY: Nobody has ever read it.
+                owner = back.map(|owner| unsafe { owner.assume_unread() });
             });
             made += 1;
             // What came back is destroyed here.
@@ -668,13 +680,17 @@ impl Drop for Timed {
 /// Finds no memory for blocks.
 struct Pageless(());
 
-// SAFETY: It asks RCU, and a destructor does not free the memory that its object is in.
-unsafe impl Policy for Pageless {
-    const OWNS_MEMORY: bool = false;
-
+// SAFETY: The default asks RCU.
+unsafe impl Hooks for Pageless {
     fn page() -> Option<NoLocksPage> {
         None
     }
+}
+
+// SAFETY: A destructor does not free the memory that its object is in, and it is one of a `Timed`.
+unsafe impl Policy for Pageless {
+    const DESTROYS: bool = true;
+    const OWNS_MEMORY: bool = false;
 
     unsafe fn destroy(object: Object) {
         // SAFETY: By the safety requirements, and as nothing else is accepted.
@@ -682,7 +698,7 @@ unsafe impl Policy for Pageless {
     }
 }
 
-// SAFETY: Drops one.
+// SAFETY: `destroy()` takes one.
 unsafe impl Accepts<Timed> for Pageless {}
 
 /// Without memory for a block, a task waits for a grace period.

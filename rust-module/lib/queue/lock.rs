@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The shard's lock: a `raw_spinlock_t`, taken with interrupts saved.
+//!
+//! Cheaper than [`RawSpinLock`](crate::nolocks::raw_spin_lock::RawSpinLock), which counts how often
+//! interrupts were disabled, and without a guard: who restores the interrupt state that he found must
+//! be the last to have changed it, and a guard could be dropped at any time.
+
+use core::{
+    cell::UnsafeCell,
+    marker::PhantomPinned, //
+};
+
+use kernel::{
+    bindings,
+    prelude::*,
+    sync::LockClassKey,
+    types::Opaque, //
+};
+
+use super::shard;
+use crate::nolocks::raw_spin_lock::Held;
+
+#[allow(
+    improper_ctypes,
+    reason = "a lock class is empty without lockdep; only pointers cross"
+)]
+extern "C" {
+    fn nolocks_raw_spin_lock_init(
+        lock: *mut bindings::raw_spinlock_t,
+        name: *const c_char,
+        key: *mut bindings::lock_class_key,
+    );
+    #[cfg(any(not(CONFIG_SMP), CONFIG_INLINE_SPIN_LOCK_IRQSAVE))]
+    fn nolocks_raw_spin_lock_irqsave(lock: *mut bindings::raw_spinlock_t) -> c_ulong;
+    fn nolocks_raw_spin_trylock_irqsave(
+        lock: *mut bindings::raw_spinlock_t,
+        flags: *mut c_ulong,
+    ) -> bool;
+    #[cfg(any(not(CONFIG_SMP), CONFIG_INLINE_SPIN_UNLOCK_IRQRESTORE))]
+    fn nolocks_raw_spin_unlock_irqrestore(lock: *mut bindings::raw_spinlock_t, flags: c_ulong);
+}
+
+// A helper costs as much as a third of the lock, and is needed only where these are no functions.
+#[cfg(all(CONFIG_SMP, not(CONFIG_INLINE_SPIN_LOCK_IRQSAVE)))]
+use bindings::_raw_spin_lock_irqsave as nolocks_raw_spin_lock_irqsave;
+#[cfg(all(CONFIG_SMP, not(CONFIG_INLINE_SPIN_UNLOCK_IRQRESTORE)))]
+use bindings::_raw_spin_unlock_irqrestore as nolocks_raw_spin_unlock_irqrestore;
+
+/// A raw spinlock for closures, which take it in every context but NMI, and try to in NMI too.
+///
+/// What runs under it must not take it again.
+#[pin_data]
+pub(super) struct IrqsaveLock<T> {
+    #[pin]
+    raw: Opaque<bindings::raw_spinlock_t>,
+    held: Held,
+    #[pin]
+    _pin: PhantomPinned,
+    data: UnsafeCell<T>,
+}
+
+// SAFETY: Under the lock one closure at a time has the data, which is what `Send` allows.
+unsafe impl<T: Send> Sync for IrqsaveLock<T> {}
+
+impl<T> IrqsaveLock<T> {
+    /// Creates an initialiser, with a lock class of the caller's.
+    pub(super) fn new(
+        data: T,
+        name: &'static CStr,
+        key: Pin<&'static LockClassKey>,
+    ) -> impl PinInit<Self> {
+        pin_init!(Self {
+            // SAFETY: The slot is valid for writes, and both name and key are static.
+            raw <- Opaque::ffi_init(|slot| unsafe {
+                nolocks_raw_spin_lock_init(slot, name.as_char_ptr(), key.as_ptr())
+            }),
+            held: Held::new(),
+            _pin: PhantomPinned,
+            data: UnsafeCell::new(data),
+        })
+    }
+
+    /// # Safety
+    ///
+    /// The lock was taken right before, with `flags` as they were before that.
+    #[inline]
+    unsafe fn run<R>(&self, flags: c_ulong, func: impl FnOnce(&mut T) -> R) -> R {
+        // SAFETY: By the safety requirement nobody else uses the data.
+        let value = func(unsafe { &mut *self.data.get() });
+
+        self.held.release();
+        // SAFETY: By the safety requirement the lock is held, and `flags` belong to it.
+        unsafe { nolocks_raw_spin_unlock_irqrestore(self.raw.get(), flags) };
+        value
+    }
+}
+
+impl<T> shard::Lock<T> for IrqsaveLock<T> {
+    #[inline]
+    fn with<R>(&self, func: impl FnOnce(&mut T) -> R) -> R {
+        // SAFETY: Initialised in `new()`.
+        let flags = unsafe { nolocks_raw_spin_lock_irqsave(self.raw.get()) };
+        assert!(self.held.claim());
+        // SAFETY: Taken right above.
+        unsafe { self.run(flags, func) }
+    }
+
+    #[inline]
+    fn try_with<R>(&self, func: impl FnOnce(&mut T) -> R) -> Option<R> {
+        let mut flags = 0;
+
+        // SAFETY: Initialised in `new()`; `flags` is a local that outlives the call.
+        if !unsafe { nolocks_raw_spin_trylock_irqsave(self.raw.get(), &mut flags) } {
+            return None;
+        }
+        if !self.held.claim() {
+            // SAFETY: The trylock above has just succeeded, with these flags.
+            unsafe { nolocks_raw_spin_unlock_irqrestore(self.raw.get(), flags) };
+            return None;
+        }
+        // SAFETY: Taken right above.
+        Some(unsafe { self.run(flags, func) })
+    }
+}
