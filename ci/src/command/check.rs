@@ -4,6 +4,7 @@
 use crate::base::exit::{Exit, OrExit, fail};
 use crate::base::proc::{capture, output, run_lines};
 use crate::base::progress::Progress;
+use crate::command::litmus;
 use crate::command::run::Job;
 use crate::host::setup::{self, Need, RUSTFMT};
 use crate::report::thousands;
@@ -50,6 +51,12 @@ pub fn all(job: &Job, tally: &mut Tally) -> Result<()> {
     )?;
     tally.check("shell scripts parse", shell(job))?;
     tally.check("SPDX lines", spdx(&job.checkout))?;
+    let is_litmus = |f: &PathBuf| f.extension().is_some_and(|e| e == "litmus");
+    let tests: Vec<PathBuf> = tracked(&job.checkout)?
+        .into_iter()
+        .filter(is_litmus)
+        .collect();
+    litmus::check(&job.cache, &tests, &pristine, tally)?;
     let series = job.series()?;
     for patch in &series.patches {
         let name = patch

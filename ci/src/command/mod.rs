@@ -4,6 +4,7 @@
 pub mod bench;
 pub mod check;
 pub mod compile_fail;
+pub mod litmus;
 pub mod run;
 pub mod sparse;
 pub mod verify;

@@ -8,6 +8,7 @@ use crate::base::progress::Progress;
 use crate::build::kernel::{logged, make};
 use crate::command::Where;
 use crate::command::run::Job;
+use crate::host::other_suite::{Packages, started_with_its_libc};
 use crate::source::tree;
 use crate::verdict::tally::Tally;
 use anyhow::{Context, Result, ensure};
@@ -26,6 +27,12 @@ static unsigned int seeded(gfp_t gfp)
 }
 #endif
 ";
+
+const SPARSE: Packages = Packages {
+    folder: "sparse",
+    suite: "sid",
+    names: &["sparse", "libc6"],
+};
 
 pub fn run(job: &Job) -> Result<()> {
     let mut tally = Tally::default();
@@ -158,29 +165,9 @@ fn working(cache: &Cache, tried: &Tried, dir: &Path) -> Result<PathBuf> {
     {
         return Ok(wrapper);
     }
-    let root = sid(cache)?;
-    let lib = root.join("usr/lib/x86_64-linux-gnu");
-    valid(&format!(
-        "{0}/ld-linux-x86-64.so.2 --library-path {0} {1}/usr/bin/sparse",
-        lib.display(),
-        root.display()
-    ))
-}
-
-/// With the C library that it was linked to; neither is installed.
-fn sid(cache: &Cache) -> Result<PathBuf> {
-    let tools = cache.dir("tools")?;
-    let place = tools.join("sparse-sid");
-    let _alone = cache.lock("tools")?;
-    if !place.exists() {
-        let temp = tempfile::Builder::new()
-            .prefix("sparse-")
-            .tempdir_in(&tools)?;
-        tree::extract(cache, "sid", &["sparse", "libc6"], temp.path())
-            .context("fetching Debian sid's (is the network there?)")?;
-        fs::rename(temp.keep(), &place)?;
-    }
-    Ok(place)
+    // With the C library that it was linked to.
+    let words = started_with_its_libc(&SPARSE.fetched(cache)?, "usr/bin/sparse")?;
+    valid(&words.join(" "))
 }
 
 #[cfg(test)]

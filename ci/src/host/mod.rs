@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The machine that the runner is on.
 
+pub mod other_suite;
 pub mod setup;
