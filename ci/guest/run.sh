@@ -23,6 +23,11 @@ scan_leaks() {
 }
 
 say "guest up"
+# A lane that did not get what it asked for proves nothing: the guest then ends too early.
+sh -e "$boot/setup" || {
+	say "the lane's setup failed"
+	exit 1
+}
 # 3, because a command in the loop must not eat the plan.
 while read -r verb name file params <&3; do
 	# A boot may have nothing to do but to boot.

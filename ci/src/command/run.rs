@@ -575,6 +575,8 @@ impl Ready {
         let folder = self.folder.join(name);
         fs::create_dir_all(&folder)?;
         write_atomic(&folder.join("plan"), &format!("{plan}\n"))?;
+        let setup: String = self.lane.setup.iter().map(|l| format!("{l}\n")).collect();
+        write_atomic(&folder.join("setup"), &setup)?;
         Ok(folder)
     }
 }

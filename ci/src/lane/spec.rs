@@ -53,6 +53,9 @@ pub struct Lane {
     /// More arguments for QEMU.
     #[serde(default)]
     pub qemu: Vec<String>,
+    /// Lines for the guest's sh, before all else: what cannot be said on the kernel's command line.
+    #[serde(default)]
+    pub setup: Vec<String>,
     pub limits: Limits,
     #[serde(default)]
     pub stress: Load,
@@ -421,6 +424,7 @@ mod tests {
         let want: BTreeMap<&str, Vec<&str>> = BTreeMap::from([
             ("arm64-lockdep", lockdep.clone()),
             ("arm64-rt", rt.clone()),
+            ("x86_64-debug", LEDGER.to_vec()),
             (
                 "x86_64-ftrace",
                 [&[KERNEL][..], &LEDGER, &["failed-trylock"]].concat(),
@@ -429,6 +433,7 @@ mod tests {
                 "x86_64-kasan",
                 [&[KERNEL][..], &LEDGER, &QUEUE[1..]].concat(),
             ),
+            ("x86_64-kcsan", LEDGER[..1].to_vec()),
             ("x86_64-lockdep", lockdep),
             ("x86_64-rt", rt),
             (
