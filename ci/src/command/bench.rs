@@ -7,6 +7,7 @@ use crate::base::exit::{Exit, fail};
 use crate::build::kernel::{self, Plan};
 use crate::command::run::Job;
 use crate::command::verify::without;
+use crate::host::qemu;
 use crate::host::setup::{self, Need};
 use crate::lane::spec::Lane;
 use crate::report;
@@ -128,7 +129,7 @@ pub fn run(job: &Job, machine: Option<&str>) -> Result<()> {
     let with = results.values().next().context("ci/bench has no machine")?;
     let with = &with["with"];
     let date = jiff::Zoned::now().date().to_string();
-    let qemus = tools(job, &machines);
+    let qemus = tools(job, &machines)?;
     let file = run.join("bench.json");
     write_json(
         &file,
@@ -158,10 +159,11 @@ pub fn run(job: &Job, machine: Option<&str>) -> Result<()> {
 }
 
 /// Each machine's QEMU is one of them: it does the counting.
-fn tools(job: &Job, machines: &[Lane]) -> Value {
+fn tools(job: &Job, machines: &[Lane]) -> Result<Value> {
     let mut all = serde_json::Map::new();
     for arch in machines.iter().map(|m| m.arch) {
-        let Value::Object(mut tools) = setup::versions(&job.cache, arch.qemu()) else {
+        let qemu = qemu::find(&job.cache, arch)?;
+        let Value::Object(mut tools) = setup::versions(&job.cache, &qemu.program) else {
             continue;
         };
         if let Some(qemu) = tools.remove("qemu") {
@@ -169,7 +171,7 @@ fn tools(job: &Job, machines: &[Lane]) -> Value {
         }
         all.append(&mut tools);
     }
-    Value::Object(all)
+    Ok(Value::Object(all))
 }
 
 fn preface(date: &str, with: &Side) -> String {

@@ -9,6 +9,7 @@ use crate::command::{Where, check, compile_fail};
 use crate::guest::accel::{self, Accel};
 use crate::guest::boot::{Ending, Guest, Limits, Outcome, Phase};
 use crate::guest::root;
+use crate::host::qemu;
 use crate::host::setup::{self, Need, tools};
 use crate::lane::spec::{Arch, Control, Lane, Load, Queue};
 use crate::report::{self, LaneReport, RunReport};
@@ -107,8 +108,9 @@ impl Job {
         let fragment = self.fragment()?;
         look(kdir)?;
         setup::ensure(&self.cache, Need::Lanes, self.yes)?;
-        // Needs root and the network once, which is better known before the kernels are built.
+        // Need root and the network once, which is better known before the kernels are built.
         for lane in &lanes {
+            qemu::find(&self.cache, lane.arch)?;
             root::ensure(&self.cache, lane.arch)?;
         }
         let source = self.source(kdir, &series, "")?;
@@ -153,6 +155,7 @@ impl Job {
         let mut guest = Guest {
             vng: tools(&self.cache).vng,
             arch: lane.arch,
+            emulator: qemu::find(&self.cache, lane.arch)?,
             image: folder.join("kernel"),
             root: root::ensure(&self.cache, lane.arch)?,
             cpus: lane.cpus,
@@ -185,7 +188,7 @@ impl Job {
             "tree": { "version": source.origin.version, "from": source.origin.from, "id": source.origin.id },
             "series": build.stamp.series,
             "config": build.stamp.config,
-            "tools": setup::versions(&self.cache, ready.lane.arch.qemu()),
+            "tools": setup::versions(&self.cache, &ready.guest.emulator.program),
             "accelerator": ready.accel,
             "guest_packages": ready.guest.root.as_deref().map(root::packages),
             "project": checkout(&["rev-parse", "HEAD"]),

@@ -6,6 +6,7 @@ use crate::base::cache::write_atomic;
 use crate::base::proc::{check_interrupt, spawn_lines};
 use crate::base::progress::Progress;
 use crate::guest::wedged;
+use crate::host::qemu::Qemu;
 use crate::lane::spec::Arch;
 use anyhow::{Context, Result};
 use std::fmt;
@@ -58,6 +59,7 @@ pub struct Limits {
 pub struct Guest {
     pub vng: PathBuf,
     pub arch: Arch,
+    pub emulator: Qemu,
     pub image: PathBuf,
     /// Only where the host's own root does not serve.
     pub root: Option<PathBuf>,
@@ -101,6 +103,11 @@ impl Guest {
         if !self.kvm {
             vng.arg("--disable-kvm");
         }
+        vng.arg("--qemu").arg(&self.emulator.program);
+        if let Some(arguments) = self.emulator.arguments() {
+            vng.arg(format!("--qemu-opts={arguments}"));
+        }
+        vng.envs(self.emulator.environment());
         if let Some(root) = &self.root {
             vng.arg("--root").arg(root);
         }
@@ -270,6 +277,7 @@ pub mod tests {
         Guest {
             vng,
             arch: Arch::X86,
+            emulator: Qemu::at("/qemu".into()),
             image: "/k".into(),
             root: None,
             cpus: 2,

@@ -2,4 +2,5 @@
 //! The machine that the runner is on.
 
 pub mod other_suite;
+pub mod qemu;
 pub mod setup;

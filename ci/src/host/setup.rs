@@ -408,8 +408,9 @@ fn log_run(what: &str, command: &mut Command, total: u64) -> Result<()> {
 }
 
 /// For a run's metadata: what each tool says of its version, in one line.
-pub fn versions(cache: &Cache, qemu: &str) -> serde_json::Value {
+pub fn versions(cache: &Cache, qemu: &Path) -> serde_json::Value {
     let tools = tools(cache);
+    let qemu = qemu.to_string_lossy();
     let vng = tools.vng.to_string_lossy().into_owned();
     let bindgen = tools.bindgen.to_string_lossy().into_owned();
     let clang = format!("clang{LLVM}");
@@ -419,7 +420,7 @@ pub fn versions(cache: &Cache, qemu: &str) -> serde_json::Value {
         ("clang", &clang),
         ("lld", &lld),
         ("bindgen", &bindgen),
-        ("qemu", qemu),
+        ("qemu", &qemu),
         ("virtme-ng", &vng),
     ]
     .into_iter()
