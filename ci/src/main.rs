@@ -9,6 +9,7 @@ mod guest;
 mod host;
 mod lane;
 mod report;
+mod run;
 mod source;
 mod verdict;
 

@@ -5,12 +5,13 @@
 use crate::base::cache::{write_atomic, write_json};
 use crate::base::exit::{Exit, fail};
 use crate::build::kernel::{self, Plan};
-use crate::command::run::Job;
-use crate::command::verify::without;
+use crate::command::job::Job;
+use crate::command::series_check::without;
 use crate::host::qemu;
 use crate::host::setup::{self, Need};
 use crate::lane::spec::Lane;
 use crate::report;
+use crate::run::ready::Ready;
 use crate::source::series::Series;
 use crate::source::tree::Origin;
 use crate::verdict::judge;
@@ -210,7 +211,7 @@ fn measure(
     let build = plan.build(&job.cache, &source)?;
     let place = job.checkout.join("rust-module/bench");
     let built = kernel::modules(&job.cache, &build.dir, lane.arch, &place, false)?;
-    let ready = job.ready(run, lane, &build.dir, Some((&built, modules)))?;
+    let ready = Ready::new(&job.cache, run, lane, &build.dir, Some((&built, modules)))?;
     let plan: Vec<String> = modules
         .iter()
         .map(|m| format!("module {m} {m}.ko"))

@@ -4,8 +4,8 @@
 use crate::base::exit::{Exit, OrExit, fail};
 use crate::base::proc::{capture, output, run_lines};
 use crate::base::progress::Progress;
+use crate::command::job::Job;
 use crate::command::litmus;
-use crate::command::run::Job;
 use crate::host::setup::{self, Need, RUSTFMT};
 use crate::report::thousands;
 use crate::source::series::{Series, State};

@@ -1,176 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The commands, and how the runner ends: docs/runner.md.
 
+pub mod args;
 pub mod bench;
 pub mod check;
 pub mod compile_fail;
+pub mod job;
 pub mod litmus;
-pub mod run;
+pub mod modules;
+pub mod perf_kmem;
+pub mod repro;
+pub mod series_check;
 pub mod sparse;
-pub mod verify;
+pub mod stress;
+pub mod test;
 
 use crate::base::exit::{self, Exit};
 use crate::base::{cache, proc};
 use crate::host::setup::{self, Need};
 use crate::source::{series, tree};
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
-use std::collections::BTreeMap;
+use args::{Cli, Task};
+use clap::Parser;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-
-#[derive(Parser)]
-#[command(
-    name = "nolocks-ci",
-    about = "Builds, boots and judges the __GFP_NO_LOCKS series; `make` calls it"
-)]
-struct Cli {
-    /// The checkout that holds patches/, rust-module/ and ci/.
-    #[arg(long, default_value = ".", global = true)]
-    checkout: PathBuf,
-    /// Where everything is fetched and built [default: $NOLOCKS_CACHE or ~/.cache/nolocks]
-    #[arg(long, global = true)]
-    cache: Option<PathBuf>,
-    /// Install missing packages without asking (so does CI=true).
-    #[arg(long, global = true)]
-    yes: bool,
-    #[command(subcommand)]
-    command: Task,
-}
-
-#[derive(Args, Clone, Default)]
-pub struct Where {
-    /// Your kernel tree; only apply and unapply ever change it
-    #[arg(long)]
-    kdir: Option<PathBuf>,
-    /// A lane of ci/lanes/, or all
-    #[arg(long)]
-    lane: Option<String>,
-}
-
-/// The stress module's parameters; none means the lane's own, 0 the module's default.
-#[derive(Args, Clone, Default)]
-struct Params {
-    #[arg(long)]
-    seconds: Option<u32>,
-    #[arg(long)]
-    threads: Option<u32>,
-    #[arg(long)]
-    seed: Option<u32>,
-    #[arg(long)]
-    mask: Option<u32>,
-    #[arg(long)]
-    pages: Option<u32>,
-    /// The queue's stress module's
-    #[arg(long)]
-    objects: Option<u32>,
-}
-
-impl Params {
-    fn given(&self) -> BTreeMap<String, u64> {
-        [
-            ("seconds", self.seconds),
-            ("threads", self.threads),
-            ("seed", self.seed),
-            ("mask", self.mask),
-            ("pages", self.pages),
-            ("objects", self.objects),
-        ]
-        .into_iter()
-        .filter_map(|(name, value)| Some((name.to_owned(), value?.into())))
-        .collect()
-    }
-}
-
-#[derive(Subcommand)]
-enum Task {
-    /// Check and install the tools
-    Setup,
-    /// Build a lane with the series, boot it and run the stress module
-    Stress {
-        #[command(flatten)]
-        at: Where,
-        #[command(flatten)]
-        params: Params,
-    },
-    /// Push objects to the queue for a long time
-    Soak {
-        #[command(flatten)]
-        at: Where,
-        /// How many, all in all
-        #[arg(long, default_value_t = 10_000_000)]
-        objects: u64,
-    },
-    /// Unit tests, series checks, and the lanes with their controls
-    Test {
-        #[command(flatten)]
-        at: Where,
-    },
-    /// Everything that needs no kernel build
-    Check,
-    /// Build and boot every prefix of the series
-    SeriesCheck,
-    /// Run sparse on the C files that the series touches
-    Sparse,
-    /// Count the instructions of a page and of queueing an object, with and without the series
-    Bench {
-        /// A machine of ci/bench/, or all
-        #[arg(long)]
-        lane: Option<String>,
-    },
-    /// Put the series on your tree
-    Apply {
-        #[arg(long)]
-        kdir: Option<PathBuf>,
-    },
-    /// Take the series off your tree
-    Unapply {
-        #[arg(long)]
-        kdir: Option<PathBuf>,
-    },
-    /// Build the lane's kernel
-    Build {
-        #[command(flatten)]
-        at: Where,
-    },
-    /// Build the modules, against a lane's kernel or your built tree
-    Modules {
-        #[command(flatten)]
-        at: Where,
-    },
-    /// A prompt in the booted guest
-    Shell {
-        #[command(flatten)]
-        at: Where,
-    },
-    /// Record a trace in the guest and show that perf kmem prints NL
-    PerfKmem {
-        #[command(flatten)]
-        at: Where,
-    },
-    /// Repeat a run with its own images, modules and seed
-    Repro {
-        #[arg(long)]
-        run: Option<PathBuf>,
-    },
-    /// Remove what was built, and the runs
-    Clean,
-}
-
-impl Task {
-    fn makes_modules(&self) -> bool {
-        matches!(
-            self,
-            Task::Stress { .. }
-                | Task::Soak { .. }
-                | Task::Test { .. }
-                | Task::Bench { .. }
-                | Task::Modules { .. }
-                | Task::Shell { .. }
-                | Task::PerfKmem { .. }
-        )
-    }
-}
 
 pub fn main() -> ExitCode {
     // Also asked for by test harnesses of their own; clap itself exits with 2 on bad usage.
@@ -227,7 +80,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         ));
     }
     let _in_use = cache.in_use()?;
-    let job = run::Job {
+    let job = job::Job {
         cache,
         checkout,
         yes,
@@ -244,7 +97,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Task::Soak { at, objects } => job.soak(&at, objects),
         Task::Test { at } => job.test(&at),
         Task::Check => check::run(&job),
-        Task::SeriesCheck => verify::series(&job),
+        Task::SeriesCheck => series_check::run(&job),
         Task::Sparse => sparse::run(&job),
         Task::Bench { lane } => bench::run(&job, lane.as_deref()),
         Task::Build { at } => {
@@ -255,7 +108,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         }
         Task::Modules { at } => job.modules(&at),
         Task::Shell { at } => job.shell(&at),
-        Task::PerfKmem { at } => verify::perf_kmem(&job, &at),
+        Task::PerfKmem { at } => perf_kmem::perf_kmem(&job, &at),
         Task::Repro { run } => job.repro(given(&run, "RUN=, a run's folder or name")?),
     }
 }

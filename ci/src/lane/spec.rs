@@ -3,31 +3,17 @@
 //! and judge; the rest is a Kconfig fragment on top of the project's `Kconfig.fragment`.
 
 use crate::base::exit::{Exit, fail};
-use crate::verdict::judge::{QUEUE, STRESS};
+use crate::lane::cases::{QUEUE, STRESS, cases};
 use anyhow::{Context, Result};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use std::sync::LazyLock;
 use std::time::Duration;
 
 /// Suites and their skipped cases.
 pub type Skips = BTreeMap<String, BTreeSet<String>>;
-
-static CASES: LazyLock<BTreeMap<String, Vec<String>>> = LazyLock::new(|| {
-    toml::from_str(include_str!("../../cases.toml")).expect("ci/cases.toml is names only")
-});
-
-/// The cases that a suite has; none of one that nobody knows.
-pub fn cases(suite: &str) -> &'static [String] {
-    CASES.get(suite).map_or(&[], Vec::as_slice)
-}
-
-pub fn suites() -> impl Iterator<Item = &'static str> {
-    CASES.keys().map(String::as_str)
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]

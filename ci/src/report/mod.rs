@@ -3,6 +3,8 @@
 
 use crate::facts::ktap::{Locks, Note, Stat, Status, Suite};
 use crate::facts::scan::Finding;
+use crate::verdict::judge::{BootReport, ControlResult};
+use crate::verdict::tally::Verdict;
 use anyhow::{Result, anyhow};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -13,32 +15,6 @@ use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
-
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct ControlResult {
-    pub name: String,
-    /// The rules that must name what the control does; several are joined by ", ".
-    pub expected: String,
-    pub seen: String,
-    pub ok: bool,
-}
-
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    Pass,
-    /// Why, in a few words.
-    Fail(String),
-}
-
-/// What a green boot shows beside its modules.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct BootReport {
-    pub name: String,
-    pub kunit: Vec<Suite>,
-    pub findings: Vec<Finding>,
-    pub debug_locks: Option<bool>,
-}
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct LaneReport {

@@ -2,28 +2,39 @@
 //! What a boot showed, held against what its lane demands.
 
 use crate::base::exit::Exit;
-use crate::command::run::Planned;
 use crate::facts::ktap::{self, Status, Suite};
 use crate::facts::scan::{self, Finding, Rules};
 use crate::guest::boot::{Ending, Outcome};
-use crate::lane::spec::{self, Boot, Control, Lane, Load, Queue, Skips};
-use crate::report::{BootReport, ControlResult};
+use crate::lane::cases::{QUEUE, STRESS, cases, suites};
+use crate::lane::plan::{EXAMPLE, FAILING, MAIN, Plan, STRESS_CASE};
+use crate::lane::spec::{Boot, Control, Lane, Load, Queue, Skips};
 use crate::verdict::tally::Tally;
 use anyhow::{Context, Result, bail, ensure};
 use regex::Regex;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-pub const STRESS: &str = "nolocks_stress";
-/// Its case in a plan.
-pub const STRESS_CASE: &str = "stress";
-pub const QUEUE: &str = "nolocks_queue_stress";
-pub const EXAMPLE: &str = "nolocks_example";
-/// The queue's module once more, with blocks that cannot be allocated.
-pub const FAILING: &str = "queue_fail";
-pub const MAIN: &str = "main";
 const API: &str = "no_locks";
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ControlResult {
+    pub name: String,
+    /// The rules that must name what the control does; several are joined by ", ".
+    pub expected: String,
+    pub seen: String,
+    pub ok: bool,
+}
+
+/// What a green boot shows beside its modules.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct BootReport {
+    pub name: String,
+    pub kunit: Vec<Suite>,
+    pub findings: Vec<Finding>,
+    pub debug_locks: Option<bool>,
+}
 
 pub struct Seen {
     pub main: BootReport,
@@ -57,7 +68,7 @@ pub fn blamed(console: &str, storms: bool) -> Result<bool> {
             result.is_some_and(|r| r.split(' ').nth(1) == Some(suite))
         })
     };
-    let ended = spec::suites().filter(begun).all(over);
+    let ended = suites().filter(begun).all(over);
     let findings = rules.scan(console);
     let mut reports = findings.iter().filter(|f| rules.is_report(f));
     let other = reports.any(|f| !(storms && STALLS.contains(&f.rule.as_str())));
@@ -124,7 +135,7 @@ pub fn loaded(name: &str, outcome: &Outcome, case: &str, tally: &mut Tally) -> R
 /// The boot that must be green, with the modules.
 pub fn green(
     lane: &Lane,
-    plan: &Planned,
+    plan: &Plan,
     folder: &Path,
     outcome: &Outcome,
     tally: &mut Tally,
@@ -226,8 +237,8 @@ fn machine(
     for (suite, skips) in wanted {
         let result = match kunit.iter().find(|s| s.name == *suite) {
             Some(suite) => {
-                cases(name, suite, tally);
-                let all: Vec<&String> = spec::cases(&suite.name).iter().collect();
+                count_cases(name, suite, tally);
+                let all: Vec<&String> = cases(&suite.name).iter().collect();
                 let free = either.get(&suite.name).into_iter().flatten();
                 let free = suite.cases.iter().filter(|c| {
                     c.status == Status::Skip && free.clone().any(|name| *name == c.name)
@@ -296,8 +307,8 @@ fn suite(
             if case == FAILING {
                 FAILING.clone_into(&mut suite.name);
             }
-            cases(name, &suite, tally);
-            let all = spec::cases(module).iter().enumerate();
+            count_cases(name, &suite, tally);
+            let all = cases(module).iter().enumerate();
             let all = all.filter(|(bit, _)| mask == 0 || mask >> bit & 1 == 1);
             let all: Vec<&String> = all.map(|(_, name)| name).collect();
             tally.check(
@@ -313,7 +324,7 @@ fn suite(
     }
 }
 
-fn cases(lane: &str, suite: &Suite, tally: &mut Tally) {
+fn count_cases(lane: &str, suite: &Suite, tally: &mut Tally) {
     tally.passed(suite.count(Status::Pass));
     tally.skipped(suite.count(Status::Skip));
     for case in suite.cases.iter().filter(|c| c.status == Status::Fail) {
@@ -492,7 +503,7 @@ mod tests {
 
     /// What a module prints in a case of the plan, every one of its cases ok.
     fn ktap(case: &str, module: &str, said: &str) -> String {
-        let names = spec::cases(module);
+        let names = cases(module);
         let mut lines = vec!["KTAP version 1".to_owned(), format!("1..{}", names.len())];
         lines.extend(said.lines().map(str::to_owned));
         let oks = names.iter().enumerate();
@@ -516,12 +527,12 @@ mod tests {
         Lane::load(dir.path(), "t").unwrap()
     }
 
-    fn plan(lane: &Lane, given: &[(&str, u64)]) -> Planned {
+    fn plan(lane: &Lane, given: &[(&str, u64)]) -> Plan {
         let given = given
             .iter()
             .map(|(name, value)| ((*name).to_owned(), *value));
-        let plan = Planned::new(&lane.stress, lane.queue.as_ref(), &given.collect());
-        Planned {
+        let plan = Plan::new(&lane.stress, lane.queue.as_ref(), &given.collect());
+        Plan {
             floor: true,
             ..plan
         }
@@ -555,7 +566,7 @@ mod tests {
 
     fn judged_as(
         lane: &Lane,
-        plan: &Planned,
+        plan: &Plan,
         console: String,
         ending: Ending,
         locks: &str,
@@ -570,11 +581,11 @@ mod tests {
     const LOCKS: &str = " debug_locks:                             1\n";
 
     fn kunit() -> String {
-        let names = spec::cases(SUITE).iter().enumerate();
+        let names = cases(SUITE).iter().enumerate();
         let oks: String = names
             .map(|(i, n)| format!("    ok {} {n}\n", i + 1))
             .collect();
-        let count = spec::cases(SUITE).len();
+        let count = cases(SUITE).len();
         format!(
             "KTAP version 1\n1..1\n    KTAP version 1\n    # Subtest: {SUITE}\n    1..{count}\n{oks}ok 1 {SUITE}\n"
         )
@@ -588,7 +599,7 @@ mod tests {
     fn a_good_boot_is_green() {
         let tally = judged(good(), Ending::Done, LOCKS, &kunit());
         tally.result().unwrap();
-        let all = spec::cases(SUITE).len() + spec::cases(STRESS).len() + 6;
+        let all = cases(SUITE).len() + cases(STRESS).len() + 6;
         assert_eq!(tally.closing(), format!("{all} passed, 0 failed"));
     }
 
@@ -745,12 +756,12 @@ mod tests {
     #[test]
     fn cases_are_held_against_their_names() {
         let (all, good) = (kunit(), good());
-        let last = spec::cases(SUITE).len();
+        let last = cases(SUITE).len();
         let cut = |text: &str, line: &str| {
             assert!(text.contains(line), "{line}");
             text.replacen(line, "", 1)
         };
-        let name = spec::cases(SUITE).last().unwrap();
+        let name = cases(SUITE).last().unwrap();
         let short = cut(&all, &format!("    ok {last} {name}\n"))
             .replace(&format!("1..{last}"), &format!("1..{}", last - 1));
         let more = all
@@ -760,7 +771,7 @@ mod tests {
                 &format!(" {name}\n    ok {} new\n", last + 1),
             );
         let renamed = all.replace("no_locks_zero", "no_locks_zeroed");
-        let (modules, count) = (spec::cases(STRESS), spec::cases(STRESS).len());
+        let (modules, count) = (cases(STRESS), cases(STRESS).len());
         let ledger = format!("[ 1.1] {STRESS}: ok {count} {}\n", modules[count - 1]);
         let less =
             cut(&good, &ledger).replace(&format!("1..{count}"), &format!("1..{}", count - 1));
@@ -783,7 +794,7 @@ mod tests {
              [ 1.1] {STRESS}: ok 1 task\n[ 1.1] NOLOCKS: case stress rc=0\n{DONE}"
         );
         for (mask, green) in [(2, true), (3, false), (1, false), (0, false)] {
-            let plan = Planned {
+            let plan = Plan {
                 floor: false,
                 ..plan(&lane, &[("mask", mask)])
             };
@@ -854,7 +865,7 @@ mod tests {
     #[test]
     fn a_soak_needs_lockdep_and_its_objects() {
         let lane = lane();
-        let soak = Planned::soak(&lane, 9);
+        let soak = Plan::soak(&lane, 9);
         let said = "# peak: cpus=4 pushed=9 listed=0 ms=1\n# objects: freed=9 corrupt=0";
         let queue = ktap(QUEUE, QUEUE, said);
         let example = "[ 1.9] NOLOCKS: case nolocks_example rc=0\n";

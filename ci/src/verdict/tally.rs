@@ -3,8 +3,16 @@
 
 use crate::base::exit::{Exit, explained, fail, stage};
 use crate::base::proc::check_interrupt;
-use crate::report::Verdict;
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    Pass,
+    /// Why, in a few words.
+    Fail(String),
+}
 
 #[derive(Default)]
 pub struct Tally {

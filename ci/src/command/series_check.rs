@@ -1,25 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
-//! `make series-check` (every prefix builds, boots and adds no warning) and `make perf-kmem`.
+//! `make series-check` : every prefix builds, boots and adds no warning.
 
 use crate::base::cache::{Lock, remove_dir, sha256, write_atomic};
-use crate::base::exit::{Exit, OrExit};
-use crate::base::progress::Progress;
-use crate::build::kernel::{self, LOG, Plan, clean_env, logged};
-use crate::command::Where;
-use crate::command::run::{DEFAULT_LANE, Job, look};
+use crate::build::kernel::{LOG, Plan};
+use crate::command::job::{DEFAULT_LANE, Job};
 use crate::command::sparse;
-use crate::host::setup::{self, LLVM, Need};
+use crate::host::setup::{self, Need};
 use crate::lane::spec::Lane;
+use crate::run::ready::Ready;
 use crate::source::series::Series;
 use crate::source::tree;
-use crate::verdict::judge::{self, STRESS};
+use crate::verdict::judge;
 use crate::verdict::tally::Tally;
 use anyhow::{Context, Result, ensure};
 use regex::Regex;
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 use std::time::Duration;
 
 const CONFIG: &str = include_str!("../../series-check.config");
@@ -64,7 +61,7 @@ fn suite(config: &str) -> &'static str {
     }
 }
 
-pub fn series(job: &Job) -> Result<()> {
+pub fn run(job: &Job) -> Result<()> {
     setup::ensure(&job.cache, Need::Lanes, job.yes)?;
     let series = job.series()?;
     let fragment = without(&job.fragment()?, &["RUST", "KUNIT"]);
@@ -104,7 +101,7 @@ pub fn series(job: &Job) -> Result<()> {
                 name: format!("prefix-{n}"),
                 ..lane.clone()
             };
-            let ready = job.ready(&run, &folder, &dir, None)?;
+            let ready = Ready::new(&job.cache, &run, &folder, &dir, None)?;
             let outcome = ready.boot("main", "", Duration::ZERO)?;
             judge::booted(&what, &outcome, &mut tally)?;
         }
@@ -218,85 +215,6 @@ fn fresh(mut now: Vec<String>, before: &[String]) -> Vec<String> {
         }
     }
     now
-}
-
-/// Without the options, tools/perf fails to build or to link with this toolchain.
-const PERF: &[&str] = &[
-    "NO_RUST=1",
-    "NO_LIBPYTHON=1",
-    "NO_LIBPERL=1",
-    "NO_LIBBPF=1",
-    "BUILD_BPF_SKEL=0",
-    "NO_SLANG=1",
-    "NO_JVMTI=1",
-    "NO_LIBLLVM=1",
-    "NO_JEVENTS=1",
-];
-
-fn build_perf(job: &Job, source: &Path) -> Result<PathBuf> {
-    let dir = job.cache.dir(&format!(
-        "perf/{}",
-        &sha256(source.as_os_str().as_encoded_bytes())[..12]
-    ))?;
-    let _alone = job.cache.lock("perf")?;
-    let mut progress = Progress::new("tools/perf", 0);
-    let mut make = Command::new("make");
-    make.arg("-C")
-        .arg(source.join("tools/perf"))
-        .arg(format!("O={}", dir.display()))
-        .arg(format!("LLVM={LLVM}"))
-        .args(PERF)
-        .arg(kernel::jobs());
-    clean_env(&mut make, &job.cache.root);
-    logged(&mut make, &dir.join(LOG), &mut progress).or_exit(Exit::Build)?;
-    progress.finish("built");
-    Ok(dir.join("perf"))
-}
-
-/// Few pages: every one of them is an event, written by an emulated machine.
-const TRACED: &str = "mask=2 pages=2000";
-
-pub fn perf_kmem(job: &Job, at: &Where) -> Result<()> {
-    look(at.kdir.as_deref())?;
-    setup::ensure(&job.cache, Need::Perf, job.yes)?;
-    let (source, builds) = job.builds(at)?;
-    let (lane, build) = builds.first().context("no lane")?;
-    let perf = build_perf(job, &source.dir)?;
-    let modules = job.lane_modules(lane, build)?;
-    let run = job.run_folder("perf-kmem")?;
-    let ready = job.ready(&run, lane, &build.dir, Some((&modules, &[STRESS])))?;
-    let plan = format!("perf perf {STRESS}.ko {TRACED}");
-    let outcome = ready.boot_env(
-        "main",
-        &plan,
-        Duration::ZERO,
-        &[("PERF", perf.display().to_string())],
-    )?;
-    let mut tally = Tally::default();
-    judge::plain(&lane.name, &outcome, "perf", &mut tally)?;
-    let out = ready.folder.join("main/out");
-    let read = |name: &str| fs::read_to_string(out.join(name)).unwrap_or_default();
-    let (script, kmem) = (read("perf-script.txt"), read("perf-kmem.txt"));
-    tally.check(
-        "the trace names __GFP_NO_LOCKS",
-        has(&script, r"gfp_flags=\S*__GFP_NO_LOCKS"),
-    )?;
-    tally.check("perf kmem prints NL", has(&kmem, r"(?m)\bNL\b"))?;
-    for line in kmem.lines().filter(|l| has(l, r"\bNL\b").is_ok()).take(5) {
-        println!("{line}");
-    }
-    println!("trace: {}", out.display());
-    println!("{}", tally.closing());
-    tally.result()
-}
-
-fn has(text: &str, pattern: &str) -> Result<()> {
-    ensure!(
-        Regex::new(pattern)?.is_match(text),
-        "{pattern} is nowhere in {} lines",
-        text.lines().count()
-    );
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The command line.
+
+use clap::{Args, Parser, Subcommand};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+#[derive(Parser)]
+#[command(
+    name = "nolocks-ci",
+    about = "Builds, boots and judges the __GFP_NO_LOCKS series; `make` calls it"
+)]
+pub struct Cli {
+    /// The checkout that holds patches/, rust-module/ and ci/.
+    #[arg(long, default_value = ".", global = true)]
+    pub checkout: PathBuf,
+    /// Where everything is fetched and built [default: $NOLOCKS_CACHE or ~/.cache/nolocks]
+    #[arg(long, global = true)]
+    pub cache: Option<PathBuf>,
+    /// Install missing packages without asking (so does CI=true).
+    #[arg(long, global = true)]
+    pub yes: bool,
+    #[command(subcommand)]
+    pub command: Task,
+}
+
+#[derive(Args, Clone, Default)]
+pub struct Where {
+    /// Your kernel tree; only apply and unapply ever change it
+    #[arg(long)]
+    pub kdir: Option<PathBuf>,
+    /// A lane of ci/lanes/, or all
+    #[arg(long)]
+    pub lane: Option<String>,
+}
+
+/// The stress module's parameters; none means the lane's own, 0 the module's default.
+#[derive(Args, Clone, Default)]
+pub struct Params {
+    #[arg(long)]
+    pub seconds: Option<u32>,
+    #[arg(long)]
+    pub threads: Option<u32>,
+    #[arg(long)]
+    pub seed: Option<u32>,
+    #[arg(long)]
+    pub mask: Option<u32>,
+    #[arg(long)]
+    pub pages: Option<u32>,
+    /// The queue's stress module's
+    #[arg(long)]
+    pub objects: Option<u32>,
+}
+
+impl Params {
+    pub fn given(&self) -> BTreeMap<String, u64> {
+        [
+            ("seconds", self.seconds),
+            ("threads", self.threads),
+            ("seed", self.seed),
+            ("mask", self.mask),
+            ("pages", self.pages),
+            ("objects", self.objects),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?.into())))
+        .collect()
+    }
+}
+
+#[derive(Subcommand)]
+pub enum Task {
+    /// Check and install the tools
+    Setup,
+    /// Build a lane with the series, boot it and run the stress module
+    Stress {
+        #[command(flatten)]
+        at: Where,
+        #[command(flatten)]
+        params: Params,
+    },
+    /// Push objects to the queue for a long time
+    Soak {
+        #[command(flatten)]
+        at: Where,
+        /// How many, all in all
+        #[arg(long, default_value_t = 10_000_000)]
+        objects: u64,
+    },
+    /// Unit tests, series checks, and the lanes with their controls
+    Test {
+        #[command(flatten)]
+        at: Where,
+    },
+    /// Everything that needs no kernel build
+    Check,
+    /// Build and boot every prefix of the series
+    SeriesCheck,
+    /// Run sparse on the C files that the series touches
+    Sparse,
+    /// Count the instructions of a page and of queueing an object, with and without the series
+    Bench {
+        /// A machine of ci/bench/, or all
+        #[arg(long)]
+        lane: Option<String>,
+    },
+    /// Put the series on your tree
+    Apply {
+        #[arg(long)]
+        kdir: Option<PathBuf>,
+    },
+    /// Take the series off your tree
+    Unapply {
+        #[arg(long)]
+        kdir: Option<PathBuf>,
+    },
+    /// Build the lane's kernel
+    Build {
+        #[command(flatten)]
+        at: Where,
+    },
+    /// Build the modules, against a lane's kernel or your built tree
+    Modules {
+        #[command(flatten)]
+        at: Where,
+    },
+    /// A prompt in the booted guest
+    Shell {
+        #[command(flatten)]
+        at: Where,
+    },
+    /// Record a trace in the guest and show that perf kmem prints NL
+    PerfKmem {
+        #[command(flatten)]
+        at: Where,
+    },
+    /// Repeat a run with its own images, modules and seed
+    Repro {
+        #[arg(long)]
+        run: Option<PathBuf>,
+    },
+    /// Remove what was built, and the runs
+    Clean,
+}
+
+impl Task {
+    pub fn makes_modules(&self) -> bool {
+        matches!(
+            self,
+            Task::Stress { .. }
+                | Task::Soak { .. }
+                | Task::Test { .. }
+                | Task::Bench { .. }
+                | Task::Modules { .. }
+                | Task::Shell { .. }
+                | Task::PerfKmem { .. }
+        )
+    }
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What every command has: the checkout and the cache, and what they are asked for.
+
+use crate::base::cache::Cache;
+use crate::base::exit::{Exit, OrExit};
+use crate::base::proc::output;
+use crate::build::kernel::{self, Build, Modules};
+use crate::command::args::Where;
+use crate::guest::root;
+use crate::host::qemu;
+use crate::host::setup::{self, Need};
+use crate::lane::plan::Plan;
+use crate::lane::spec::Lane;
+use crate::run::ready::Ready;
+use crate::run::{finish, folder};
+use crate::source::series::Series;
+use crate::source::tree::{self, Prepared};
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+pub const DEFAULT_LANE: &str = "x86_64-lockdep";
+
+pub struct Job {
+    pub cache: Cache,
+    pub checkout: PathBuf,
+    pub yes: bool,
+}
+
+impl Job {
+    pub fn series(&self) -> Result<Series> {
+        Series::load(&self.checkout.join("patches"))
+    }
+
+    pub fn fragment(&self) -> Result<String> {
+        let path = self.checkout.join("Kconfig.fragment");
+        fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {}", path.display()))
+            .or_exit(Exit::Config)
+    }
+
+    fn lanes_dir(&self) -> PathBuf {
+        self.checkout.join("ci/lanes")
+    }
+
+    pub fn lanes(&self, given: Option<&str>, default: &str) -> Result<Vec<Lane>> {
+        // Whatever boots lanes asks for them first.
+        finish::begin();
+        match given.unwrap_or(default) {
+            "all" => Lane::load_all(&self.lanes_dir()),
+            name => Ok(vec![Lane::load(&self.lanes_dir(), name)?]),
+        }
+    }
+
+    /// The tree that the user gave, or Debian's, with the series on it.
+    pub fn source(&self, kdir: Option<&Path>, series: &Series, use_: &str) -> Result<Prepared> {
+        let tree = match kdir {
+            Some(dir) => tree::own(dir)?,
+            None => tree::debian(&self.cache)?,
+        };
+        tree.prepare(&self.cache, series, use_)
+    }
+
+    pub fn builds(&self, at: &Where) -> Result<(Prepared, Vec<(Lane, Build)>)> {
+        self.builds_of(
+            self.lanes(at.lane.as_deref(), DEFAULT_LANE)?,
+            at.kdir.as_deref(),
+        )
+    }
+
+    pub fn builds_of(
+        &self,
+        lanes: Vec<Lane>,
+        kdir: Option<&Path>,
+    ) -> Result<(Prepared, Vec<(Lane, Build)>)> {
+        let series = self.series()?;
+        let fragment = self.fragment()?;
+        look(kdir)?;
+        setup::ensure(&self.cache, Need::Lanes, self.yes)?;
+        // Need root and the network once, which is better known before the kernels are built.
+        for lane in &lanes {
+            root::ensure(&self.cache, lane.arch)?;
+            qemu::find(&self.cache, lane.arch)?;
+        }
+        let source = self.source(kdir, &series, "")?;
+        let builds = kernel::lanes(&self.cache, lanes, &fragment, &source)?;
+        Ok((source, builds))
+    }
+
+    pub fn run_folder(&self, what: &str) -> Result<PathBuf> {
+        let stamp = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S").to_string();
+        folder::new_folder(&self.cache.dir("runs")?, &format!("{stamp}-{what}"))
+    }
+
+    pub fn metadata(&self, ready: &Ready, source: &Prepared, build: &Build, plan: &Plan) -> Value {
+        let checkout = |args: &[&str]| {
+            output(tree::git(&self.checkout).args(args))
+                .map(|t| t.trim().to_owned())
+                .unwrap_or_default()
+        };
+        json!({
+            "lane": ready.lane.name,
+            "about": ready.lane.about,
+            "tree": { "version": source.origin.version, "from": source.origin.from, "id": source.origin.id },
+            "series": build.stamp.series,
+            "config": build.stamp.config,
+            "tools": setup::versions(&self.cache, &ready.guest.emulator.program),
+            "accelerator": ready.accel,
+            "guest_packages": ready.guest.root.as_deref().map(root::packages),
+            "project": checkout(&["rev-parse", "HEAD"]),
+            "project_changes": checkout(&["status", "--porcelain"]).lines().count(),
+            "cpus": ready.lane.cpus,
+            "memory": ready.lane.memory,
+            "cmdline": ready.lane.cmdline,
+            "plan": plan,
+        })
+    }
+
+    /// The kernels that some run has finished before.
+    pub fn built(&self) -> BTreeSet<PathBuf> {
+        let folders = fs::read_dir(self.cache.root.join("build"));
+        let folders = folders.into_iter().flatten().flatten().map(|e| e.path());
+        folders
+            .filter(|dir| dir.join("nolocks-stamp.json").exists())
+            .collect()
+    }
+
+    pub fn lane_modules(&self, lane: &Lane, build: &Build) -> Result<Modules> {
+        kernel::modules(&self.cache, &build.dir, lane.arch, &self.checkout, false)
+    }
+}
+
+/// The user's tree, before anything is fetched, installed or built for it.
+pub fn look(kdir: Option<&Path>) -> Result<()> {
+    kdir.map_or(Ok(()), |dir| tree::own(dir).map(drop))
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    pub fn job(cache: &Path) -> Job {
+        Job {
+            cache: Cache::open(Some(cache)).unwrap(),
+            checkout: Path::new(env!("CARGO_MANIFEST_DIR")).join(".."),
+            yes: false,
+        }
+    }
+}

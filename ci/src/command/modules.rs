@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `make modules` and `make shell`.
+
+use crate::base::exit::{Exit, OrExit, fail};
+use crate::build::kernel;
+use crate::command::args::Where;
+use crate::command::job::Job;
+use crate::host::setup::{self, Need};
+use crate::lane::cases::STRESS;
+use crate::lane::plan::MODULES;
+use crate::run::ready::Ready;
+use anyhow::{Context, Result};
+use std::fs;
+
+impl Job {
+    pub fn modules(&self, at: &Where) -> Result<()> {
+        let modules = match &at.kdir {
+            // Built there by its owner, who keeps the choice of configuration.
+            Some(kdir) => {
+                if at.lane.is_some() {
+                    let what =
+                        "LANE= means nothing to `make modules KDIR=`: the tree has a configuration";
+                    return Err(fail(Exit::Usage, what));
+                }
+                let kdir = fs::canonicalize(kdir).or_exit(Exit::Tree)?;
+                let (arch, config) = kernel::users_own(&kdir)?;
+                setup::ensure(&self.cache, Need::Lanes, self.yes)?;
+                kernel::same_tools(&kdir, &config)?;
+                vec![kernel::modules(
+                    &self.cache,
+                    &kdir,
+                    arch,
+                    &self.checkout,
+                    false,
+                )?]
+            }
+            None => {
+                let (_, builds) = self.builds(at)?;
+                builds
+                    .iter()
+                    .map(|(l, b)| self.lane_modules(l, b))
+                    .collect::<Result<_>>()?
+            }
+        };
+        for m in modules {
+            for name in MODULES {
+                println!("{}", m.path(name)?.display());
+            }
+        }
+        Ok(())
+    }
+
+    pub fn shell(&self, at: &Where) -> Result<()> {
+        let (_, builds) = self.builds(at)?;
+        let (lane, build) = builds.first().context("no lane")?;
+        let modules = self.lane_modules(lane, build)?;
+        let run = self.run_folder("shell")?;
+        let ready = Ready::new(
+            &self.cache,
+            &run,
+            lane,
+            &build.dir,
+            Some((&modules, MODULES)),
+        )?;
+        println!(
+            "in the guest: insmod /mnt/modules/{STRESS}.ko seconds=1; files left in /mnt stay in {}",
+            ready.folder.display()
+        );
+        // A terminal's job control belongs to the guest, so no group of its own here.
+        let status = ready
+            .guest
+            .command()
+            .args(["--user", "root"])
+            .status()
+            .or_exit(Exit::Boot)?;
+        if !status.success() {
+            return Err(fail(Exit::Boot, format!("virtme-ng ended with {status}")));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `make perf-kmem`: a trace of the guest, and what perf kmem makes of it.
+
+use crate::base::cache::sha256;
+use crate::base::exit::{Exit, OrExit};
+use crate::base::progress::Progress;
+use crate::build::kernel::{self, LOG, clean_env, logged};
+use crate::command::args::Where;
+use crate::command::job::{Job, look};
+use crate::host::setup::{self, LLVM, Need};
+use crate::lane::cases::STRESS;
+use crate::run::ready::Ready;
+use crate::verdict::judge;
+use crate::verdict::tally::Tally;
+use anyhow::{Context, Result, ensure};
+use regex::Regex;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// Without the options, tools/perf fails to build or to link with this toolchain.
+const PERF: &[&str] = &[
+    "NO_RUST=1",
+    "NO_LIBPYTHON=1",
+    "NO_LIBPERL=1",
+    "NO_LIBBPF=1",
+    "BUILD_BPF_SKEL=0",
+    "NO_SLANG=1",
+    "NO_JVMTI=1",
+    "NO_LIBLLVM=1",
+    "NO_JEVENTS=1",
+];
+
+fn build_perf(job: &Job, source: &Path) -> Result<PathBuf> {
+    let dir = job.cache.dir(&format!(
+        "perf/{}",
+        &sha256(source.as_os_str().as_encoded_bytes())[..12]
+    ))?;
+    let _alone = job.cache.lock("perf")?;
+    let mut progress = Progress::new("tools/perf", 0);
+    let mut make = Command::new("make");
+    make.arg("-C")
+        .arg(source.join("tools/perf"))
+        .arg(format!("O={}", dir.display()))
+        .arg(format!("LLVM={LLVM}"))
+        .args(PERF)
+        .arg(kernel::jobs());
+    clean_env(&mut make, &job.cache.root);
+    logged(&mut make, &dir.join(LOG), &mut progress).or_exit(Exit::Build)?;
+    progress.finish("built");
+    Ok(dir.join("perf"))
+}
+
+/// Few pages: every one of them is an event, written by an emulated machine.
+const TRACED: &str = "mask=2 pages=2000";
+
+pub fn perf_kmem(job: &Job, at: &Where) -> Result<()> {
+    look(at.kdir.as_deref())?;
+    setup::ensure(&job.cache, Need::Perf, job.yes)?;
+    let (source, builds) = job.builds(at)?;
+    let (lane, build) = builds.first().context("no lane")?;
+    let perf = build_perf(job, &source.dir)?;
+    let modules = job.lane_modules(lane, build)?;
+    let run = job.run_folder("perf-kmem")?;
+    let ready = Ready::new(
+        &job.cache,
+        &run,
+        lane,
+        &build.dir,
+        Some((&modules, &[STRESS])),
+    )?;
+    let plan = format!("perf perf {STRESS}.ko {TRACED}");
+    let outcome = ready.boot_env(
+        "main",
+        &plan,
+        Duration::ZERO,
+        &[("PERF", perf.display().to_string())],
+    )?;
+    let mut tally = Tally::default();
+    judge::plain(&lane.name, &outcome, "perf", &mut tally)?;
+    let out = ready.folder.join("main/out");
+    let read = |name: &str| fs::read_to_string(out.join(name)).unwrap_or_default();
+    let (script, kmem) = (read("perf-script.txt"), read("perf-kmem.txt"));
+    tally.check(
+        "the trace names __GFP_NO_LOCKS",
+        has(&script, r"gfp_flags=\S*__GFP_NO_LOCKS"),
+    )?;
+    tally.check("perf kmem prints NL", has(&kmem, r"(?m)\bNL\b"))?;
+    for line in kmem.lines().filter(|l| has(l, r"\bNL\b").is_ok()).take(5) {
+        println!("{line}");
+    }
+    println!("trace: {}", out.display());
+    println!("{}", tally.closing());
+    tally.result()
+}
+
+fn has(text: &str, pattern: &str) -> Result<()> {
+    ensure!(
+        Regex::new(pattern)?.is_match(text),
+        "{pattern} is nowhere in {} lines",
+        text.lines().count()
+    );
+    Ok(())
+}

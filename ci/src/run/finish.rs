@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The end of a run: its files, and the screen.
+
+use crate::base::cache::{write_atomic, write_json};
+use crate::report::{self, LaneReport, RunReport};
+use crate::verdict::tally::Tally;
+use anyhow::Result;
+use serde_json::Value;
+use std::path::Path;
+use std::sync::LazyLock;
+use std::time::Instant;
+
+/// When the command began, as far as its user is concerned.
+static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// From here on the run's time is counted.
+pub fn begin() {
+    LazyLock::force(&BEGAN);
+}
+
+/// Writes the reports and prints the screen; the tally's verdict is the command's.
+pub fn finish(
+    run: &Path,
+    reports: Vec<(LaneReport, Value)>,
+    cache: &str,
+    tally: &Tally,
+) -> Result<()> {
+    let (lanes, metadata): (Vec<_>, Vec<_>) = reports.into_iter().unzip();
+    let report = RunReport {
+        lanes,
+        metadata: Value::Array(metadata),
+        total_s: BEGAN.elapsed().as_secs_f64(),
+        cache: cache.to_owned(),
+        explored: tally.explored.clone(),
+    };
+    write_json(&run.join("report.json"), &report)?;
+    write_json(&run.join("metadata.json"), &report.metadata)?;
+    write_atomic(&run.join("report.html"), &report::html(&report)?)?;
+    write_atomic(&run.join("junit.xml"), &report::junit(&report)?)?;
+    println!("\n{}", report::screen(&report));
+    println!("report: {}", run.join("report.html").display());
+    let result = tally.result();
+    if let Err(e) = &result {
+        println!("{e:#}");
+    }
+    if let Some(models) = report::models(&report) {
+        println!("{models}");
+    }
+    println!("{}", report::total(&report));
+    println!("{}", tally.closing());
+    result
+}

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: GPL-2.0
+//! A lane that is ready to boot, and its boots.
+
+use crate::base::cache::{self, Cache, write_atomic};
+use crate::base::exit::{Exit, OrExit};
+use crate::build::kernel::Modules;
+use crate::guest::accel::{self, Accel};
+use crate::guest::boot::{Ending, Guest, Limits, Outcome, Phase};
+use crate::guest::root;
+use crate::host::qemu;
+use crate::host::setup::tools;
+use crate::lane::plan::MAIN;
+use crate::lane::spec::{Arch, Lane};
+use crate::verdict::judge;
+use anyhow::{Context, Result};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Between two lines of a boot lay 60 seconds at most, an emulated arm64's beside a compiler.
+const SILENCE: Duration = Duration::from_secs(240);
+const GUEST_SCRIPT: &str = include_str!("../../guest/run.sh");
+
+/// A lane that is ready to boot: everything it needs is in its own folder.
+#[derive(Clone)]
+pub struct Ready {
+    pub lane: Lane,
+    pub folder: PathBuf,
+    pub guest: Guest,
+    pub accel: Accel,
+}
+
+impl Ready {
+    /// Copies what a boot needs, so that a later build cannot change what a run meant.
+    pub fn new(
+        cache: &Cache,
+        run: &Path,
+        lane: &Lane,
+        build: &Path,
+        modules: Option<(&Modules, &[&str])>,
+    ) -> Result<Ready> {
+        let folder = run.join(&lane.name);
+        fs::create_dir_all(folder.join("modules"))?;
+        let image = build.join(lane.arch.image());
+        let kernel = folder.join("kernel");
+        fs::copy(&image, &kernel).with_context(|| format!("cannot copy {}", image.display()))?;
+        fs::copy(build.join(".config"), folder.join("config"))?;
+        fs::copy(build.join("System.map"), folder.join("System.map"))?;
+        if let Some((modules, names)) = modules {
+            for name in names {
+                fs::copy(
+                    modules.path(name)?,
+                    folder.join(format!("modules/{name}.ko")),
+                )?;
+            }
+        }
+        write_atomic(&folder.join("lane.config"), &lane.config)?;
+        Self::again(cache, &folder, lane)
+    }
+
+    pub fn again(cache: &Cache, folder: &Path, lane: &Lane) -> Result<Ready> {
+        write_atomic(&folder.join("guest.sh"), GUEST_SCRIPT)?;
+        let mut guest = Guest {
+            vng: tools(cache).vng,
+            arch: lane.arch,
+            emulator: qemu::find(cache, lane.arch)?,
+            image: folder.join("kernel"),
+            root: root::ensure(cache, lane.arch)?,
+            cpus: lane.cpus,
+            memory: lane.memory.clone(),
+            cmdline: lane.cmdline.clone(),
+            qemu: lane.qemu.clone(),
+            kvm: false,
+            share: folder.to_owned(),
+            home: cache.dir("home")?,
+        };
+        let accel = accel::choose(cache, &guest)?;
+        guest.kvm = accel.kvm;
+        Ok(Ready {
+            lane: lane.clone(),
+            folder: folder.to_owned(),
+            guest,
+            accel,
+        })
+    }
+
+    pub fn boot(&self, name: &str, plan: &str, load: Duration) -> Result<Outcome> {
+        self.boot_env(name, plan, load, &[])
+    }
+
+    pub fn boot_env(
+        &self,
+        name: &str,
+        plan: &str,
+        load: Duration,
+        env: &[(&str, String)],
+    ) -> Result<Outcome> {
+        let folder = self.prepare(name, plan)?;
+        let limits = &self.lane.limits;
+        let limits = Limits {
+            boot: limits.boot(),
+            silence: SILENCE,
+            run: limits.run(load),
+            shutdown: limits.shutdown(),
+        };
+        let outcome = self.guest.boot(name, limits, env).or_exit(Exit::Boot)?;
+        // An emulated GICv3 with pseudo-NMIs: interrupts that nobody acknowledges, for ever.
+        let storms = self.lane.arch == Arch::Arm64 && !self.accel.kvm;
+        let hung = match outcome.ending {
+            Ending::Hung(Phase::Boot, _) => true,
+            Ending::Hung(Phase::Run, _) => storms,
+            _ => false,
+        };
+        if !hung || judge::blamed(&outcome.console, storms)? {
+            return Ok(outcome);
+        }
+        // Seen a few times in hundreds of boots. A kernel that hangs by itself hangs again; one that does not
+        // is not to be blamed for its emulator, but nor is it kept quiet.
+        let kept = self.folder.join(format!("{name}-hung"));
+        cache::remove_dir(&kept)?;
+        fs::rename(&folder, &kept)?;
+        self.prepare(name, plan)?;
+        let again = self.guest.boot(name, limits, env).or_exit(Exit::Boot)?;
+        Ok(Outcome {
+            took: outcome.took + again.took,
+            hung_before: Some(kept),
+            ..again
+        })
+    }
+
+    /// What a module printed, as a file of its own.
+    pub fn keep(&self, file: &str, case: &str, module: &str, outcome: &Outcome) -> Result<()> {
+        let ktap: String = judge::part(case, &outcome.console)
+            .unwrap_or_default()
+            .lines()
+            .filter_map(|l| l.split_once(&format!("{module}: ")))
+            .map(|(_, text)| format!("{text}\n"))
+            .collect();
+        write_atomic(&self.folder.join(MAIN).join(file), &ktap)
+    }
+
+    fn prepare(&self, name: &str, plan: &str) -> Result<PathBuf> {
+        let folder = self.folder.join(name);
+        fs::create_dir_all(&folder)?;
+        write_atomic(&folder.join("plan"), &format!("{plan}\n"))?;
+        let setup: String = self.lane.setup.iter().map(|l| format!("{l}\n")).collect();
+        write_atomic(&folder.join("setup"), &setup)?;
+        Ok(folder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A guest whose virtme-ng is `script`, which has a second to boot.
+    fn booted(script: &str) -> (Outcome, tempfile::TempDir) {
+        booted_on("x86_64", 60, script)
+    }
+
+    fn booted_on(arch: &str, run: u64, script: &str) -> (Outcome, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let lane = format!(
+            "#: about = \"x\"\n#: arch = \"{arch}\"\n#: cpus = 1\n#: memory = \"1G\"\n\
+            #: limits = {{ boot = 1, run = {run}, shutdown = 60 }}\n#: [stress]\n#: obtained = 1\n\
+            #: obtained_each = 1\n#: contexts = []\n"
+        );
+        fs::write(dir.path().join("l.config"), lane).unwrap();
+        let guest = crate::guest::boot::tests::guest(dir.path(), script);
+        let ready = Ready {
+            lane: Lane::load(dir.path(), "l").unwrap(),
+            folder: guest.share.clone(),
+            guest,
+            accel: Accel {
+                kvm: false,
+                why: String::new(),
+            },
+        };
+        (ready.boot("main", "", Duration::ZERO).unwrap(), dir)
+    }
+
+    const FINE: &str = "echo NOLOCKS: guest up; echo NOLOCKS: guest done";
+
+    #[test]
+    fn a_boot_that_hangs_is_repeated_once_and_told() {
+        let once = format!("if mkdir $HOME/tried; then echo wedged; sleep 1000; else {FINE}; fi");
+        let (outcome, dir) = booted(&once);
+        assert_eq!(outcome.ending, Ending::Done);
+        assert!(outcome.hung("main").unwrap().contains("main-hung"));
+        let kept = fs::read_to_string(dir.path().join("run/main-hung/console.txt")).unwrap();
+        assert!(kept.contains("wedged"));
+        assert!(matches!(
+            booted("sleep 1000").0.ending,
+            Ending::Hung(Phase::Boot, _)
+        ));
+        assert!(booted(FINE).0.hung_before.is_none());
+    }
+
+    #[test]
+    fn a_run_that_hangs_is_repeated_where_the_emulator_is_known_for_it() {
+        let stall = "[  9.0] watchdog: BUG: soft lockup - CPU#2 stuck for 156s! [nolocks/2:505]";
+        let failed = "[  9.0] nolocks_stress: not ok 3 raw";
+        for (arch, says, repeated) in [
+            ("arm64", "", true),
+            ("arm64", stall, true),
+            ("arm64", failed, false),
+            ("arm64", "BUG: scheduling while atomic: a/0/1/0x2", false),
+            ("x86_64", "", false),
+        ] {
+            let script = format!(
+                "echo NOLOCKS: guest up; if mkdir $HOME/tried; then echo '{says}'; sleep 1000; \
+                else echo NOLOCKS: guest done; fi"
+            );
+            let outcome = booted_on(arch, 1, &script).0;
+            assert_eq!(outcome.hung_before.is_some(), repeated, "{arch} {says}");
+            assert_eq!(outcome.ending == Ending::Done, repeated, "{arch} {says}");
+        }
+    }
+
+    /// A splat, or a test of our own that never ends, would be forgotten by the second boot.
+    #[test]
+    fn a_boot_that_shows_more_than_a_hang_is_not_repeated() {
+        let case = "    # Subtest: page_alloc_no_locks\\n    ok 1 no_locks_zero";
+        let over = format!("{case}\\nnot ok 1 page_alloc_no_locks");
+        for (says, repeated) in [
+            ("BUG: scheduling while atomic: swapper/0/1/0x2", false),
+            (
+                "watchdog: BUG: soft lockup - CPU#0 stuck for 156s! [swapper/0:1]",
+                false,
+            ),
+            (case, false),
+            (over.as_str(), true),
+            ("Linux version 7.3.4", true),
+        ] {
+            let script = format!(
+                "if mkdir $HOME/tried; then printf '{says}\\n'; sleep 1000; else {FINE}; fi"
+            );
+            let outcome = booted(&script).0;
+            assert_eq!(outcome.hung_before.is_some(), repeated, "{says}");
+            assert_eq!(outcome.ending == Ending::Done, repeated, "{says}");
+        }
+    }
+}
