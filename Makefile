@@ -6,7 +6,7 @@
 #   make stress LANE=all SECONDS=60   every lane, longer
 
 .DEFAULT_GOAL := help
-.PHONY: help setup stress soak test check series-check sparse bench apply unapply build modules shell perf-kmem repro clean
+.PHONY: help setup stress soak test check series-check sparse bench apply unapply build modules shell perf-kmem repro results clean
 
 given = $(if $($1),--$2='$($1)')
 # Only from the command line: a shell has a SECONDS of its own, and may have exported it.
@@ -36,6 +36,7 @@ help:
 	@echo 'make shell         a prompt in the booted guest, modules in /mnt/modules'
 	@echo 'make perf-kmem     trace the guest; perf kmem must print NL'
 	@echo 'make repro RUN=    repeat a run with its images, modules and seed'
+	@echo 'make results RUN=  docs/results.md and its picture, from a run'
 	@echo 'make clean         remove builds and runs from the cache'
 	@echo
 	@echo 'KDIR=  your kernel tree; only apply and unapply change it, modules reads it, all else works on a copy'
@@ -68,6 +69,6 @@ apply unapply:
 	$(call takes,KDIR)
 	$(run) $@ $(call given,KDIR,kdir)
 
-repro:
+repro results:
 	$(call takes,RUN)
 	$(run) $@ $(call given,RUN,run)

@@ -139,6 +139,11 @@ pub enum Task {
         #[arg(long)]
         run: Option<PathBuf>,
     },
+    /// Write docs/results.md and its picture from a run
+    Results {
+        #[arg(long)]
+        run: Option<PathBuf>,
+    },
     /// Remove what was built, and the runs
     Clean,
 }

@@ -10,6 +10,7 @@ pub mod litmus;
 pub mod modules;
 pub mod perf_kmem;
 pub mod repro;
+pub mod results;
 pub mod series_check;
 pub mod sparse;
 pub mod stress;
@@ -109,6 +110,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Task::Modules { at } => job.modules(&at),
         Task::Shell { at } => job.shell(&at),
         Task::PerfKmem { at } => perf_kmem::perf_kmem(&job, &at),
+        Task::Results { run } => results::write(&job, given(&run, "RUN=, a run's folder or name")?),
         Task::Repro { run } => job.repro(given(&run, "RUN=, a run's folder or name")?),
     }
 }

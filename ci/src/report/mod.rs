@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What a run found, for people (one screen, one page) and for machines (JSON by serde, JUnit).
 
+pub mod results;
+
 use crate::facts::ktap::{Locks, Note, Stat, Status, Suite};
 use crate::facts::scan::Finding;
 use crate::verdict::judge::{BootReport, ControlResult};
@@ -910,7 +912,7 @@ pub fn junit(report: &RunReport) -> Result<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::facts::ktap::{
         Case,
@@ -939,7 +941,7 @@ mod tests {
         }
     }
 
-    fn lane(name: &str) -> LaneReport {
+    pub fn lane(name: &str) -> LaneReport {
         let case = |name: &str| Case {
             name: name.into(),
             status: Status::Pass,
@@ -1044,7 +1046,7 @@ mod tests {
         bad
     }
 
-    fn run(lanes: Vec<LaneReport>) -> RunReport {
+    pub fn run(lanes: Vec<LaneReport>) -> RunReport {
         RunReport {
             lanes,
             metadata: serde_json::json!({ "tree": "</pre>7.3.4" }),
