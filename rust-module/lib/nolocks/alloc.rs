@@ -48,7 +48,8 @@ use super::page::{
 /// # Errors
 ///
 /// Beside [`alloc_page_nolocks`]'s: [`AllocError`] for what is larger than a page, or has a larger
-/// alignment. A vector grows up to a page, and never moves.
+/// alignment. A vector never moves, and grows by doubling its room as long as that is in a page: ask for
+/// the room at the start.
 ///
 /// # Examples
 ///
@@ -104,11 +105,12 @@ unsafe impl Allocator for NoLocks {
                 // here on it is not valid any more.
                 drop(unsafe { page_of(old) });
             }
-            // GUARANTEE: Aligned, and valid for no bytes at all.
-            NonNull::new(core::ptr::without_provenance_mut(layout.align())).ok_or(AllocError)?
+            // GUARANTEE: Aligned, to `MIN_ALIGN` too, and valid for no bytes at all.
+            let address = layout.align().max(Self::MIN_ALIGN);
+            NonNull::new(core::ptr::without_provenance_mut(address)).ok_or(AllocError)?
         } else if layout.size() > PAGE_SIZE
             || layout.align() > PAGE_SIZE
-            || flags.contains(GFP_KERNEL_ACCOUNT)
+            || flags.contains(GFP_KERNEL_ACCOUNT & !GFP_KERNEL)
         {
             // GUARANTEE: `ptr` was not touched.
             return Err(AllocError);

@@ -3,6 +3,7 @@
 //! A pointer that is read under RCU.
 
 use core::{
+    cell::UnsafeCell,
     marker::PhantomData,
     ptr::null_mut, //
 };
@@ -52,7 +53,9 @@ use super::object::{
 ///
 /// The pointer is null or what `O::into_foreign()` returned, of an owner that is this one's. What it
 /// was stays valid, and is not changed but by its readers, until those of that time are done.
-pub struct RcuPointer<O: Owned + ForeignOwnable>(Atomic<*mut c_void>, PhantomData<O>);
+///
+/// As a cell, it is invariant: whatever it is taken for, what is stored in it is an `O`.
+pub struct RcuPointer<O: Owned + ForeignOwnable>(Atomic<*mut c_void>, PhantomData<UnsafeCell<O>>);
 
 // SAFETY: It owns an `O` and nothing else.
 unsafe impl<O: Owned + ForeignOwnable + Send> Send for RcuPointer<O> {}

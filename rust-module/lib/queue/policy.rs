@@ -89,8 +89,8 @@ unsafe impl Policy for Plain {
 // SAFETY: The default does nothing.
 unsafe impl<T: ?Sized> Accepts<T> for Plain {}
 
-/// Objects of type `T`, whose destructors are run.
-pub struct Destroy<T>(PhantomData<fn(T)>);
+/// Objects of type `T`, whose destructors are run: of exactly that type, hence invariant.
+pub struct Destroy<T>(PhantomData<fn(T) -> T>);
 
 // SAFETY: The default asks RCU.
 unsafe impl<T: 'static> Hooks for Destroy<T> {}
