@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Who takes a page out of a slot, and the worker that brings another: `rmqueue_pcp_slots()` and
-//! `page_slots_work_fn()` of mm/page_alloc.c, in every interleaving.
+//! Who takes a page out of a slot, and the thread that brings another: `page_slots_pop()` and
+//! `page_slots_thread()` of mm/page_slots.c, in every interleaving.
 //!
 //! As in model.rs, a full barrier is an acquire-release operation and a fence after it.
 
@@ -16,13 +16,13 @@ const _: Option<&str> = option_env!("NOLOCKS_CHECKOUT");
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Bug {
     None,
-    /// The worker is asked before the page is taken out.
+    /// The thread is asked before the page is taken out.
     AskFirst,
-    /// The page is taken out by `xchg_relaxed()`.
+    /// The page is taken out by an operation that orders nothing.
     RelaxedPop,
-    /// The work is pending until it has filled the slots.
+    /// The CPU counts as asking until its slots are filled.
     LateClear,
-    /// The workqueue orders nothing when it takes the work.
+    /// The thread clears the bit by an operation that orders nothing.
     RelaxedClear,
 }
 
@@ -31,8 +31,8 @@ const SLOTS: usize = 2;
 struct Cpu {
     bug: Bug,
     full: [AtomicBool; SLOTS],
-    /// Its work is queued.
-    pending: AtomicBool,
+    /// Its bit in `page_slots_asking`.
+    asking: AtomicBool,
 }
 
 fn swap(flag: &AtomicBool, value: bool, relaxed: bool) -> bool {
@@ -47,8 +47,8 @@ fn swap(flag: &AtomicBool, value: bool, relaxed: bool) -> bool {
 impl Cpu {
     fn ask(&self) {
         // The irq_work only comes between the two.
-        if !self.pending.load(Relaxed) {
-            swap(&self.pending, true, false);
+        if !self.asking.load(Relaxed) {
+            swap(&self.asking, true, false);
         }
     }
 
@@ -64,12 +64,12 @@ impl Cpu {
 
     /// Whether there was anything to do.
     fn work(&self) -> bool {
-        if !self.pending.load(Relaxed) {
+        if !self.asking.load(Relaxed) {
             return false;
         }
         if self.bug != Bug::LateClear {
-            // set_work_pool_and_clear_pending() ends with a full barrier.
-            swap(&self.pending, false, self.bug == Bug::RelaxedClear);
+            // cpumask_test_and_clear_cpu() is a full barrier.
+            swap(&self.asking, false, self.bug == Bug::RelaxedClear);
         }
         for slot in &self.full {
             if !slot.load(Relaxed) {
@@ -77,13 +77,13 @@ impl Cpu {
             }
         }
         if self.bug == Bug::LateClear {
-            swap(&self.pending, false, false);
+            swap(&self.asking, false, false);
         }
         true
     }
 }
 
-/// Two pops, in a task and in an NMI or the other way round, while the worker comes for an earlier one.
+/// Two pops, in a task and in an NMI or the other way round, while the thread comes for an earlier one.
 fn explore(bug: Bug) {
     let count = Arc::new(AtomicUsize::new(0));
     let counted = count.clone();
@@ -91,7 +91,7 @@ fn explore(bug: Bug) {
         let cpu = Arc::new(Cpu {
             bug,
             full: [const { true }; SLOTS].map(AtomicBool::new),
-            pending: AtomicBool::new(true),
+            asking: AtomicBool::new(true),
         });
         let worker = {
             let cpu = cpu.clone();
@@ -103,7 +103,7 @@ fn explore(bug: Bug) {
             cpu.pop(slot);
         }
         worker.join().unwrap();
-        // A workqueue runs what is queued.
+        // The irq_work wakes it as long as a bit is set.
         while cpu.work() {}
         let full = cpu.full.iter().filter(|slot| slot.load(Relaxed)).count();
         assert_eq!(full, SLOTS, "nobody fills a slot again");

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
-//! `pcp_slots_push()`, `pcp_slots_pop()` and `drain_pcp_slots()` of mm/page_alloc.c, step by step.
+//! `slots_push()`, `slot_take()` and `drain_slots()` of mm/page_slots.c, step by step.
 //!
-//! `xchg()` and a `cmpxchg()` that succeeds are full barriers. Here they are an acquire-release
-//! operation and a fence after it, and one that fails orders nothing: no more than the kernel has.
+//! A `test_and_clear_bit()` and a `cmpxchg()` that succeeds are full barriers. Here they are an
+//! acquire-release operation and a fence after it; one that fails, and `set_bit()`, order nothing: no
+//! more than the kernel has.
 
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicUsize, Ordering::*, fence};
@@ -19,19 +20,21 @@ const PREPARED: u32 = 1;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Bug {
     None,
-    /// `pcp_slots_push()` does not look at the limit again.
+    /// `slots_push()` does not look at the usable slots again.
     NoRecheck,
-    /// It has `cmpxchg_release()`, so that it may look too early.
+    /// It has no `smp_mb__after_atomic()`, so that it may look too early.
     EarlyRecheck,
-    /// `drain_pcp_slots()` has no `smp_mb()`.
+    /// `drain_slots()` has no `smp_mb()`.
     NoFence,
-    /// `pcp_slots_pop()` has a load and a store for `xchg()`.
-    TornPop,
-    /// `cmpxchg_relaxed()` and `xchg_relaxed()`.
-    Relaxed,
-    /// `pcp_slots_push()` stores NULL to take its page back.
+    /// `slot_take()` has `test_bit()` and `clear_bit()`.
+    TornTake,
+    /// `slot_take()` stores NULL before the slot is its own.
+    EarlyNull,
+    /// `cmpxchg_relaxed()`, and no barrier before the bit is set.
+    Unpublished,
+    /// `slots_push()` takes its page back without asking whether it is still there.
     BlindTakeBack,
-    /// It has `cmpxchg_relaxed()` for that.
+    /// It does so by an operation that orders nothing.
     RelaxedTakeBack,
 }
 
@@ -43,9 +46,9 @@ pub enum Op {
     Pop,
     /// Allocate a page, use it and free it.
     Reuse,
-    /// Lower the limit and drain what is above it.
+    /// Make only so many slots usable and drain the others.
     Lower(usize),
-    /// Drain as `drain_all_pages()` does, at any limit.
+    /// Drain as `page_slots_drain()` does, whatever is usable.
     Drain,
 }
 
@@ -55,31 +58,40 @@ struct Page {
     held: AtomicBool,
 }
 
-pub struct Pcp {
+pub struct Slots {
     bug: Bug,
+    /// A bit for each slot that is full.
+    full: AtomicUsize,
+    /// A bit for each slot that a page may be put into.
+    usable: AtomicUsize,
     slots: Vec<AtomicUsize>,
-    hint: AtomicUsize,
-    limit: AtomicUsize,
     pages: Vec<Page>,
     pub interrupted: Counter,
 }
 
 // SAFETY: Loom reports an access to a page's content that is not ordered.
-unsafe impl Sync for Pcp {}
+unsafe impl Sync for Slots {}
 // SAFETY: As above.
-unsafe impl Send for Pcp {}
+unsafe impl Send for Slots {}
 
-impl Pcp {
+fn bits(slots: &[bool]) -> usize {
+    slots
+        .iter()
+        .rev()
+        .fold(0, |bits, full| bits << 1 | usize::from(*full))
+}
+
+impl Slots {
     /// Page n+1 is in slot n if `full` says so; the other pages are with who pushes them.
-    pub fn new(bug: Bug, full: &[bool], hint: usize, limit: usize, pages: usize) -> Self {
+    pub fn new(bug: Bug, full: &[bool], usable: &[bool], pages: usize) -> Self {
         let is_full = |n: usize| full.get(n) == Some(&true);
         Self {
             bug,
+            full: AtomicUsize::new(bits(full)),
+            usable: AtomicUsize::new(bits(usable)),
             slots: (0..full.len())
                 .map(|n| AtomicUsize::new(if is_full(n) { n + 1 } else { NULL }))
                 .collect(),
-            hint: AtomicUsize::new(hint),
-            limit: AtomicUsize::new(limit),
             pages: (0..pages)
                 .map(|n| Page {
                     content: UnsafeCell::new(if is_full(n) { PREPARED } else { USED }),
@@ -90,14 +102,15 @@ impl Pcp {
         }
     }
 
-    /// When everybody is done: each page is in one slot or with one owner.
+    /// When everybody is done: no slot is busy, and each page is in one slot or with one owner.
     pub fn settle(&self) {
-        let limit = self.limit.load(Relaxed);
+        let (full, usable) = (self.full.load(Relaxed), self.usable.load(Relaxed));
         let mut resting = vec![0; self.pages.len()];
         for (slot, page) in self.slots.iter().enumerate() {
             let page = page.load(Relaxed);
-            if page != NULL {
-                assert!(slot < limit, "a page is left in a slot");
+            if full & 1 << slot != 0 {
+                assert!(usable & 1 << slot != 0, "a page is left in a slot");
+                assert_ne!(page, NULL, "a slot that is full has no page");
                 resting[page - 1] += 1;
             }
         }
@@ -109,22 +122,27 @@ impl Pcp {
     }
 
     pub fn count(&self) -> usize {
-        let full = |slot: &&AtomicUsize| slot.load(Relaxed) != NULL;
-        self.slots.iter().filter(full).count()
+        self.full.load(Relaxed).count_ones() as usize
     }
+}
+
+#[derive(Clone, Copy)]
+enum Order {
+    Full,
+    None,
 }
 
 /// What runs on one CPU, and what interrupts it.
 pub struct Cpu {
-    pcp: Arc<Pcp>,
+    slots: Arc<Slots>,
     /// The last one is next, so many steps from now, in whatever is then running.
     interrupts: RefCell<Vec<(usize, Op)>>,
 }
 
 impl Cpu {
-    pub fn new(pcp: &Arc<Pcp>, interrupts: Vec<(usize, Op)>) -> Self {
+    pub fn new(slots: &Arc<Slots>, interrupts: Vec<(usize, Op)>) -> Self {
         Self {
-            pcp: pcp.clone(),
+            slots: slots.clone(),
             interrupts: RefCell::new(interrupts),
         }
     }
@@ -143,7 +161,7 @@ impl Cpu {
             }
         };
         if let Some((_, op)) = due {
-            self.pcp.interrupted.fetch_add(1, SeqCst);
+            self.slots.interrupted.fetch_add(1, SeqCst);
             self.run(op);
         }
     }
@@ -158,103 +176,109 @@ impl Cpu {
         to.store(value, Relaxed);
     }
 
-    fn xchg(&self, slot: &AtomicUsize, page: usize) -> usize {
+    fn test_and_clear_bit(&self, slot: usize, order: Order) -> bool {
         self.step();
-        if self.pcp.bug == Bug::Relaxed {
-            return slot.swap(page, Relaxed);
-        }
-        let old = slot.swap(page, AcqRel);
-        fence(SeqCst);
-        old
+        let old = match order {
+            Order::Full => {
+                let old = self.slots.full.fetch_and(!(1 << slot), AcqRel);
+                fence(SeqCst);
+                old
+            }
+            Order::None => self.slots.full.fetch_and(!(1 << slot), Relaxed),
+        };
+        old & 1 << slot != 0
     }
 
     fn cmpxchg(&self, slot: &AtomicUsize, old: usize, new: usize) -> usize {
         self.step();
-        let order = match self.pcp.bug {
-            Bug::Relaxed => Relaxed,
-            Bug::RelaxedTakeBack if new == NULL => Relaxed,
-            Bug::EarlyRecheck => Release,
-            _ => AcqRel,
-        };
-        match slot.compare_exchange(old, new, order, Relaxed) {
+        if self.slots.bug == Bug::Unpublished {
+            return slot
+                .compare_exchange(old, new, Relaxed, Relaxed)
+                .unwrap_or_else(|other| other);
+        }
+        match slot.compare_exchange(old, new, AcqRel, Relaxed) {
             Ok(old) => {
-                if order == AcqRel {
-                    fence(SeqCst);
-                }
+                fence(SeqCst);
                 old
             }
             Err(other) => other,
         }
     }
 
-    fn push(&self, page: usize) -> bool {
-        let pcp = &*self.pcp;
-        let limit = self.read(&pcp.limit);
-        let mut slot = self.read(&pcp.hint);
+    fn slot_take(&self, slot: usize, order: Order) -> Option<usize> {
+        let slots = &*self.slots;
 
-        for _ in 0..limit {
-            if slot >= limit {
-                slot = 0;
+        if slots.bug == Bug::EarlyNull {
+            let page = self.read(&slots.slots[slot]);
+            self.write(&slots.slots[slot], NULL);
+            let taken = self.test_and_clear_bit(slot, order);
+            assert!(!taken || page != NULL, "a slot that is full has no page");
+            return taken.then_some(page);
+        }
+        if slots.bug == Bug::TornTake {
+            if self.read(&slots.full) & 1 << slot == 0 {
+                return None;
             }
-            if self.read(&pcp.slots[slot]) != NULL
-                || self.cmpxchg(&pcp.slots[slot], NULL, page) != NULL
+            self.test_and_clear_bit(slot, order);
+        } else if !self.test_and_clear_bit(slot, order) {
+            return None;
+        }
+        let page = self.read(&slots.slots[slot]);
+        assert_ne!(page, NULL, "a slot that is full has no page");
+        self.write(&slots.slots[slot], NULL);
+        Some(page)
+    }
+
+    /// None if the page is in a slot, or else a page that is left to this one.
+    fn push(&self, page: usize) -> Option<usize> {
+        let slots = &*self.slots;
+        let candidates = self.read(&slots.usable) & !self.read(&slots.full);
+
+        for slot in (0..slots.slots.len()).filter(|slot| candidates & 1 << slot != 0) {
+            if self.read(&slots.slots[slot]) != NULL
+                || self.cmpxchg(&slots.slots[slot], NULL, page) != NULL
             {
-                slot += 1;
                 continue;
             }
 
-            self.write(&pcp.hint, slot + 1);
-            if pcp.bug == Bug::NoRecheck || slot < self.read(&pcp.limit) {
-                return true;
+            self.step();
+            slots.full.fetch_or(1 << slot, Relaxed);
+            if !matches!(slots.bug, Bug::EarlyRecheck | Bug::Unpublished) {
+                fence(SeqCst);
             }
-            if pcp.bug == Bug::BlindTakeBack {
-                self.write(&pcp.slots[slot], NULL);
-                return false;
+            if slots.bug == Bug::NoRecheck || self.read(&slots.usable) & 1 << slot != 0 {
+                return None;
             }
-            return self.cmpxchg(&pcp.slots[slot], page, NULL) != page;
-        }
-        false
-    }
-
-    fn pop(&self) -> Option<usize> {
-        let pcp = &*self.pcp;
-        let mut slot = self.read(&pcp.hint);
-
-        for _ in 0..pcp.slots.len() {
-            slot = slot.wrapping_sub(1) % pcp.slots.len();
-            let seen = self.read(&pcp.slots[slot]);
-            if seen == NULL {
-                continue;
-            }
-            let page = if pcp.bug == Bug::TornPop {
-                self.write(&pcp.slots[slot], NULL);
-                seen
-            } else {
-                self.xchg(&pcp.slots[slot], NULL)
+            return match slots.bug {
+                Bug::BlindTakeBack => {
+                    self.test_and_clear_bit(slot, Order::Full);
+                    self.write(&slots.slots[slot], NULL);
+                    Some(page)
+                }
+                Bug::RelaxedTakeBack => self.slot_take(slot, Order::None),
+                _ => self.slot_take(slot, Order::Full),
             };
-            if page == NULL {
-                continue;
-            }
-
-            self.write(&pcp.hint, slot);
-            return Some(page);
         }
-        None
+        Some(page)
     }
 
-    fn drain(&self, first: usize) {
-        let pcp = &*self.pcp;
+    /// One pass over what was full when it began.
+    fn pop(&self) -> Option<usize> {
+        let full = self.read(&self.slots.full);
 
+        (0..self.slots.slots.len())
+            .filter(|slot| full & 1 << slot != 0)
+            .find_map(|slot| self.slot_take(slot, Order::Full))
+    }
+
+    fn drain(&self, which: usize) {
         self.step();
-        if pcp.bug != Bug::NoFence {
+        if self.slots.bug != Bug::NoFence {
             fence(SeqCst);
         }
-        for slot in &pcp.slots[first..] {
-            if self.read(slot) == NULL {
-                continue;
-            }
-            let page = self.xchg(slot, NULL);
-            if page != NULL {
+        let which = which & self.read(&self.slots.full);
+        for slot in (0..self.slots.slots.len()).filter(|slot| which & 1 << slot != 0) {
+            if let Some(page) = self.slot_take(slot, Order::Full) {
                 self.take(page);
             }
         }
@@ -262,24 +286,24 @@ impl Cpu {
 
     /// Prepares an own page for free and tries to part with it.
     fn free(&self, page: usize) -> bool {
-        let state = &self.pcp.pages[page - 1];
+        let state = &self.slots.pages[page - 1];
         assert!(state.held.swap(false, SeqCst), "a page is freed twice");
         // SAFETY: The page is this one's, or loom reports it.
         state.content.with_mut(|content| unsafe {
             assert_eq!(*content, USED);
             *content = PREPARED;
         });
-        let pushed = self.push(page);
-        if !pushed {
-            self.take(page);
+        match self.push(page) {
+            Some(left) => self.take(left),
+            None => return true,
         }
-        pushed
+        false
     }
 
     /// Makes a page that is out of its slot this one's.
     fn take(&self, page: usize) {
         self.step();
-        let state = &self.pcp.pages[page - 1];
+        let state = &self.slots.pages[page - 1];
         assert!(!state.held.swap(true, SeqCst), "a page is had by two");
         // SAFETY: As above.
         state.content.with_mut(|content| unsafe {
@@ -298,12 +322,13 @@ impl Cpu {
                 self.free(page)
             }),
             Op::Lower(limit) => {
-                self.write(&self.pcp.limit, limit);
-                self.drain(limit);
+                let usable = (1 << limit) - 1;
+                self.write(&self.slots.usable, usable);
+                self.drain(!usable);
                 true
             }
             Op::Drain => {
-                self.drain(0);
+                self.drain(!0);
                 true
             }
         }
