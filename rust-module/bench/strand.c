@@ -8,6 +8,8 @@
 #include <linux/kprobes.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/percpu.h>
+#include <linux/vmstat.h>
 
 #define ROUNDS	20
 /* Not for the pcp lists, so that zone->lock decides. */
@@ -18,7 +20,11 @@
 static bool nolocks_deferred(struct zone *zone)
 {
 #ifdef CONFIG_PAGE_SLOTS
-	return !llist_empty(&zone->deferred_free_pages);
+	unsigned long *events = per_cpu(vm_event_states, 0).event;
+
+	/* There is one CPU. */
+	return READ_ONCE(events[PGFREE_DEFERRED]) !=
+	       READ_ONCE(events[PGFREE_UNDEFERRED]);
 #else
 	return !llist_empty(&zone->trylock_free_pages);
 #endif

@@ -39,6 +39,8 @@ pub(crate) static OBTAINED: Atomic<u64> = Atomic::new(0);
 pub(crate) static FREED: Atomic<u64> = Atomic::new(0);
 /// The part of [`OBTAINED`] for which the kernel has a count of its own: with `__GFP_NO_LOCKS`.
 pub(crate) static BY_FLAG: Atomic<u64> = Atomic::new(0);
+/// The part for which it has none, or, for those that came from a slot, the same one.
+pub(crate) static BY_TRYLOCK: Atomic<u64> = Atomic::new(0);
 /// Pages in which somebody else's data was found.
 pub(crate) static CORRUPT: Atomic<u64> = Atomic::new(0);
 
@@ -64,25 +66,19 @@ impl Api {
         }
     }
 
-    /// Whether it can have a page in `ctx` at all, where it is legal.
-    pub(crate) const fn has_any(self, ctx: Context) -> bool {
-        match self {
-            // It refuses a trylock that PREEMPT_RT cannot have there, or that UP could not fail.
-            Self::TryLock => match ctx {
-                Context::Nmi => cfg!(CONFIG_SMP) && !cfg!(CONFIG_PREEMPT_RT),
-                Context::Hardirq => !cfg!(CONFIG_PREEMPT_RT),
-                _ => true,
-            },
-            _ => true,
+    /// Whether mainline's trylocks are tried in `ctx`: not where `PREEMPT_RT` cannot have them, nor
+    /// where UP could not fail. There only the slots are left to [`Api::TryLock`].
+    pub(crate) const fn tries_locks(ctx: Context) -> bool {
+        match ctx {
+            Context::Nmi if !cfg!(CONFIG_SMP) => false,
+            _ => !cfg!(CONFIG_PREEMPT_RT) || ctx.trylock_allowed(),
         }
     }
 
     /// Whether it may be called in `ctx` without a report from lockdep.
     pub(crate) const fn is_legal(self, ctx: Context) -> bool {
         match self {
-            Self::NoLocks => true,
-            // Its trylock takes a wait_lock inside pi_lock, against the order of the rt_mutex code.
-            Self::TryLock => !(cfg!(CONFIG_PREEMPT_RT) && matches!(ctx, Context::PiLock)),
+            Self::NoLocks | Self::TryLock => true,
             // It may take zone->lock, which no raw spinlock may surround.
             Self::GfpNowait => match ctx {
                 Context::Task | Context::Softirq => true,
@@ -171,6 +167,9 @@ impl Held {
         };
 
         OBTAINED.add(1, Relaxed);
+        if api == Api::TryLock {
+            BY_TRYLOCK.add(1, Relaxed);
+        }
         // INVARIANT: No flag of ours asks for high memory, so the page is mapped; it is new, so the
         // reference is the only one.
         Some(Self { source, mark: 0 })

@@ -32,8 +32,9 @@ unsigned int nolocks_online_cpus(void);
 
 unsigned int nolocks_in_slots(unsigned int cpu);
 void nolocks_wait_for_a_work(void);
-unsigned int nolocks_in_all_slots(void);
-bool nolocks_is_deferring(void);
+unsigned long nolocks_unused_pages(void);
+unsigned long nolocks_reclaimed_pages(void);
+int nolocks_pcp_excess(void);
 unsigned int nolocks_zones(int nid);
 unsigned long nolocks_page_pfn(struct page *page);
 unsigned int nolocks_page_zone(struct page *page);
@@ -52,6 +53,19 @@ bool nolocks_nmi_handler(unsigned long ip); /* In Rust. */
 int nolocks_watch_locks(void);
 void nolocks_unwatch_locks(void);
 void nolocks_lock_taken(const char *name); /* In Rust. */
+
+struct pid;
+struct pid *nolocks_load_start(char *script);
+bool nolocks_load_stop(struct pid *pid);
+
+unsigned int nolocks_blocked_kworkers(void);
+unsigned int nolocks_kworkers(void);
+int nolocks_watch_dying(void);
+void nolocks_unwatch_dying(void);
+void nolocks_on_dying(void); /* In Rust. */
+int nolocks_watch_irq_works(void);
+void nolocks_unwatch_irq_works(void);
+void nolocks_irq_work_ran(void); /* In Rust. */
 
 struct page *nolocks_cma_alloc(void);
 void nolocks_cma_release(struct page *page);

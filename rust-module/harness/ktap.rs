@@ -49,8 +49,8 @@ pub(crate) type Case<E> = (&'static str, fn(&E) -> Result<Outcome>);
 
 /// The cases to run by what a parameter says, 0 for all of them.
 #[allow(dead_code, reason = "the controls are chosen by name")]
-pub(crate) fn chosen<E>(mask: u32, cases: &[Case<E>]) -> Result<u32> {
-    let all = (1 << cases.len()) - 1;
+pub(crate) fn chosen<E>(mask: u64, cases: &[Case<E>]) -> Result<u64> {
+    let all = (1u64 << cases.len()) - 1;
 
     if mask & !all != 0 {
         pr_err!(
@@ -67,7 +67,7 @@ pub(crate) fn chosen<E>(mask: u32, cases: &[Case<E>]) -> Result<u32> {
 /// Runs the cases whose bit is set in `mask`; an error if one failed.
 ///
 /// `seed` is what a later run needs to do the same.
-pub(crate) fn run<E>(env: &E, cases: &[Case<E>], mask: u32, seed: u64) -> Result {
+pub(crate) fn run<E>(env: &E, cases: &[Case<E>], mask: u64, seed: u64) -> Result {
     let mut failed = 0;
     let mut number = 0;
 

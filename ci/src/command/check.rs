@@ -287,6 +287,8 @@ fn checkpatch(pristine: &Path, patch: &Path) -> Result<()> {
             "--color=never",
             "--summary-file",
             "--show-types",
+            // The commits that a Fixes: names are in no history that is here.
+            "--ignore=UNKNOWN_COMMIT_ID",
         ])
         .arg(format!("--root={}", pristine.display()))
         .arg(patch);

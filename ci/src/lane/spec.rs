@@ -406,7 +406,7 @@ mod tests {
         ];
         let all = |first: &[&'static str]| [first, &LEDGER, &QUEUE].concat();
         let lockdep = all(&[ATOMIC, KERNEL]);
-        let rt = all(&[ATOMIC, "alloc-pages-nolock-under-pi-lock", KERNEL]);
+        let rt = all(&[ATOMIC, "spin-trylock-under-pi-lock", KERNEL]);
         let want: BTreeMap<&str, Vec<&str>> = BTreeMap::from([
             ("arm64-lockdep", lockdep.clone()),
             ("arm64-rt", rt.clone()),

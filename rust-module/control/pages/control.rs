@@ -7,6 +7,7 @@
 use core::mem::ManuallyDrop;
 
 use kernel::{
+    new_spinlock,
     page::Page,
     prelude::*, //
 };
@@ -71,7 +72,7 @@ module! {
     params: {
         control: u32 {
             default: 0,
-            description: "1 GFP_ATOMIC under a raw spinlock, 2 alloc_pages_nolock() under pi_lock, 3 GFP_KERNEL under a raw spinlock, 4 a leaked page, 5 a page handed out twice, 6 a trylock that fails, in an NMI",
+            description: "1 GFP_ATOMIC under a raw spinlock, 2 a trylock of a spinlock_t under pi_lock, 3 GFP_KERNEL under a raw spinlock, 4 a leaked page, 5 a page handed out twice, 6 a trylock that fails, in an NMI",
         },
     },
 }
@@ -121,18 +122,17 @@ fn atomic_under_raw_lock() -> Result {
     Ok(())
 }
 
-/// Mainline's trylock allocator under the lock that PREEMPT_RT takes inside its wait_lock.
+/// A trylock of a lock that sleeps, under the lock that PREEMPT_RT takes inside its wait_lock.
 fn trylock_under_pi_lock() -> Result {
     let site = KBox::pin_init(Site::new(), GFP_KERNEL)?;
-    let mut held = None;
+    let lock = KBox::pin_init(new_spinlock!((), "nolocks_tried"), GFP_KERNEL)?;
+    let mut taken = false;
 
     {
         let _pinned = Pinned::new();
-        site.run(Context::PiLock, || {
-            held = Held::obtain(Api::TryLock, NoLocksFlags::NONE)
-        });
+        site.run(Context::PiLock, || taken = lock.try_lock().is_some());
     }
-    pr_info!("control 2: a page under pi_lock: {}\n", held.is_some());
+    pr_info!("control 2: a spinlock_t tried under pi_lock: {taken}\n");
     Ok(())
 }
 

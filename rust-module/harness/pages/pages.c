@@ -71,50 +71,55 @@ unsigned int nolocks_zones(int nid)
 	return zones;
 }
 
-/* In all zones. */
+/* An inline function where there are no slots. */
 unsigned int nolocks_in_slots(unsigned int cpu)
 {
-	unsigned int n = 0;
+	return page_slots_count(cpu);
+}
 
-#ifdef CONFIG_PAGE_SLOTS
+/* In the buddy allocator or on pcp lists, of all CPUs. */
+unsigned long nolocks_unused_pages(void)
+{
+	unsigned long pages = 0;
+	struct zone *zone;
+	unsigned int cpu;
+	int nid;
+
+	for_each_online_node(nid) {
+		nolocks_for_each_zone(zone, nid) {
+			pages += zone_page_state_snapshot(zone, NR_FREE_PAGES);
+			for_each_possible_cpu(cpu)
+				pages += READ_ONCE(per_cpu_ptr(zone->per_cpu_pageset, cpu)->count);
+		}
+	}
+	return pages;
+}
+
+/* Since boot. */
+unsigned long nolocks_reclaimed_pages(void)
+{
+	return global_node_page_state(PGSTEAL_KSWAPD) +
+	       global_node_page_state(PGSTEAL_DIRECT);
+}
+
+/* On a CPU that the caller stays on. */
+int nolocks_pcp_excess(void)
+{
+	struct per_cpu_pages *pcp;
+	int excess = INT_MIN;
 	struct zone *zone;
 	int nid;
 
 	for_each_online_node(nid) {
 		nolocks_for_each_zone(zone, nid) {
-			struct per_cpu_pages *pcp =
-				per_cpu_ptr(zone->per_cpu_pageset, cpu);
-
-			for (int slot = 0; slot < PAGE_SLOTS_MAX; slot++)
-				n += !!READ_ONCE(pcp->slots[slot]);
+			pcp = raw_cpu_ptr(zone->per_cpu_pageset);
+			excess = max(excess, READ_ONCE(pcp->count) -
+				     max(READ_ONCE(pcp->high),
+					 READ_ONCE(pcp->high_min)) -
+				     READ_ONCE(pcp->batch));
 		}
 	}
-#endif
-	return n;
-}
-
-unsigned int nolocks_in_all_slots(void)
-{
-	unsigned int cpu, n = 0;
-
-	for_each_possible_cpu(cpu)
-		n += nolocks_in_slots(cpu);
-	return n;
-}
-
-/* Whether a page waits for the worker in any zone. */
-bool nolocks_is_deferring(void)
-{
-	struct zone *zone;
-	int nid;
-
-	for_each_online_node(nid) {
-		nolocks_for_each_zone(zone, nid) {
-			if (!llist_empty(&zone->deferred_free_pages))
-				return true;
-		}
-	}
-	return false;
+	return excess;
 }
 
 #ifdef CONFIG_MEMCG

@@ -20,10 +20,11 @@ use crate::{
     reason = "bindgen's empty structs; only pointers cross"
 )]
 extern "C" {
-    fn nolocks_in_slots(cpu: c_uint) -> c_uint;
-    fn nolocks_in_all_slots() -> c_uint;
-    fn nolocks_is_deferring() -> bool;
+    fn nolocks_unused_pages() -> c_ulong;
+    fn nolocks_reclaimed_pages() -> c_ulong;
+    fn nolocks_pcp_excess() -> c_int;
     fn nolocks_this_node() -> c_int;
+    fn nolocks_in_slots(cpu: c_uint) -> c_uint;
     fn nolocks_zones(nid: c_int) -> c_uint;
     fn nolocks_page_zone(page: *mut bindings::page) -> c_uint;
     #[cfg(CONFIG_CONTIG_ALLOC)]
@@ -113,7 +114,7 @@ pub(crate) fn drain_pcp_lists() -> bool {
     false
 }
 
-/// How many pages are in the slots of a CPU, in all zones.
+/// How many pages are in the slots of a possible CPU.
 pub(crate) fn in_slots(cpu: u32) -> usize {
     // SAFETY: Only reads, from any possible CPU.
     unsafe { nolocks_in_slots(cpu) as usize }
@@ -122,13 +123,33 @@ pub(crate) fn in_slots(cpu: u32) -> usize {
 /// How many pages are in the slots of all CPUs, those that are offline included.
 pub(crate) fn in_all_slots() -> usize {
     // SAFETY: Only reads.
-    unsafe { nolocks_in_all_slots() as usize }
+    let possible = unsafe { bindings::nr_cpu_ids };
+    (0..possible).map(in_slots).sum()
 }
 
-/// Whether a page waits for the worker that frees what `free_pages_nolock()` could not.
+/// Whether a page waits to be freed that `free_pages_nolock()` could not free. May sleep.
 pub(crate) fn is_deferring() -> bool {
+    let events = Events::now();
+    events.deferred() != events.get(bindings::vm_event_item_PGFREE_UNDEFERRED)
+}
+
+/// How many pages are free or on the pcp lists of any CPU: a free that is left to a worker is not.
+pub(crate) fn unused_pages() -> usize {
     // SAFETY: Only reads.
-    unsafe { nolocks_is_deferring() }
+    unsafe { nolocks_unused_pages() as usize }
+}
+
+/// How many pages were taken back from a page cache, or from whoever had them, since boot.
+pub(crate) fn reclaimed_pages() -> u64 {
+    // SAFETY: Only reads.
+    unsafe { nolocks_reclaimed_pages() as u64 }
+}
+
+/// By how many pages the fullest of this CPU's pcp lists exceeds its `high` and a batch, not above 0
+/// as a rule. In any context that stays on its CPU.
+pub(crate) fn pcp_excess() -> i32 {
+    // SAFETY: Only reads.
+    unsafe { nolocks_pcp_excess() }
 }
 
 /// The event counters of `/proc/vmstat`.
@@ -168,7 +189,12 @@ impl Events {
         self.get(bindings::vm_event_item_PAGE_SLOTS_DRAIN)
     }
 
-    /// Pages whose free was left to a worker.
+    /// Page faults.
+    pub(crate) fn faults(&self) -> u64 {
+        self.get(bindings::vm_event_item_PGFAULT)
+    }
+
+    /// Pages that `free_pages_nolock()` left for later.
     pub(crate) fn deferred(&self) -> u64 {
         self.get(bindings::vm_event_item_PGFREE_DEFERRED)
     }

@@ -44,9 +44,15 @@ pub(crate) fn flags(env: &Env) -> Result<Outcome> {
         ] {
             env.fill_slots()?;
             // The slots are full, also those of the highest zone: a limit that is none would show.
-            outcome = check(&mut desk, ctx, name, flags, outcome, |(nid, zone)| {
-                nid == node && Some(zone) == highest
-            });
+            outcome = check(
+                &mut desk,
+                ctx,
+                name,
+                flags,
+                WANTED,
+                outcome,
+                |(nid, zone)| nid == node && Some(zone) == highest,
+            );
         }
         for (limit, highest) in vm::zones() {
             let Some(highest) = highest else {
@@ -58,10 +64,21 @@ pub(crate) fn flags(env: &Env) -> Result<Outcome> {
                 _ => "normal",
             };
             let flags = NoLocksFlags::NONE.zone(limit);
+            // The slots are of the highest zone; what the lists of others hold is no promise.
+            let promised = match Some(highest) == vm::zones()[0].1 {
+                true => WANTED,
+                false => 0,
+            };
             env.fill_slots()?;
-            outcome = check(&mut desk, ctx, name, flags, outcome, |(_, zone)| {
-                zone <= highest
-            });
+            outcome = check(
+                &mut desk,
+                ctx,
+                name,
+                flags,
+                promised,
+                outcome,
+                |(_, zone)| zone <= highest,
+            );
         }
     }
     Ok(desk.check(outcome))
@@ -73,6 +90,7 @@ fn check(
     ctx: Context,
     name: &str,
     flags: NoLocksFlags,
+    promised: usize,
     outcome: Outcome,
     right: impl Fn((i32, u32)) -> bool,
 ) -> Outcome {
@@ -96,8 +114,8 @@ fn check(
     desk.free(ctx);
     outcome
         .check(
-            obtained == WANTED,
-            fmt!("{ctx_name}: {obtained} pages of {WANTED} with {name}"),
+            obtained >= promised,
+            fmt!("{ctx_name}: {obtained} pages of {promised} with {name}"),
         )
         .check(
             wrong == 0,

@@ -3,3 +3,5 @@
 #include "../../harness/context.c"
 #include "../../harness/oracle.c"
 #include "../../harness/pages/pages.c"
+#include "../../harness/pages/load.c"
+#include "../../harness/pages/probes.c"

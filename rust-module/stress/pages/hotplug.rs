@@ -12,6 +12,10 @@ use kernel::{
             Atomic, //
         },
         SetOnce, //
+    },
+    time::{
+        delay::fsleep,
+        Delta, //
     }, //
 };
 
@@ -35,6 +39,7 @@ use crate::{
         repeat,
         Outcome, //
     },
+    probes,
     threads,
     vm::{
         self,
@@ -44,7 +49,7 @@ use crate::{
 
 /// Takes a CPU offline, or brings it back. By a task that may sleep, on another CPU.
 #[cfg(CONFIG_HOTPLUG_CPU)]
-fn set_cpu(cpu: u32, online: bool) -> Result {
+pub(crate) fn set_cpu(cpu: u32, online: bool) -> Result {
     // SAFETY: Both take any number and check it.
     kernel::error::to_result(unsafe {
         if online {
@@ -56,7 +61,7 @@ fn set_cpu(cpu: u32, online: bool) -> Result {
 }
 
 #[cfg(not(CONFIG_HOTPLUG_CPU))]
-fn set_cpu(_cpu: u32, _online: bool) -> Result {
+pub(crate) fn set_cpu(_cpu: u32, _online: bool) -> Result {
     Err(EOPNOTSUPP)
 }
 
@@ -155,6 +160,77 @@ pub(crate) fn cpu(env: &Env) -> Result<Outcome> {
             );
     }
     Ok(check(outcome, "cpu_hotplug", stat, corrupt, cpus - 1))
+}
+
+/// CPUs that go and come back leave no more kworkers waiting with a user registered than without one.
+///
+/// Counted are those that wait in the middle of a work while a CPU is on its way, not how many there
+/// are: others before may have left enough idle ones.
+pub(crate) fn kworkers(env: &Env) -> Result<Outcome> {
+    if threads::online_cpus().get() < 3 {
+        return Ok(Outcome::Skipped("two CPUs have to stay"));
+    }
+    env.give_up_slots();
+    let without = blocked_beside_hotplug()?;
+    let all = probes::kworkers();
+    let compare = || {
+        env.fill_slots()?;
+        blocked_beside_hotplug()
+    };
+    let Some(without) = without else {
+        env.fill_slots()?;
+        return Ok(Outcome::Skipped("the kernel takes no CPU offline here"));
+    };
+    let with = repeat(compare, |with| with.is_none_or(|with| with <= without))?.unwrap_or(u32::MAX);
+    if let Some(nmi) = &env.nmi {
+        nmi.renew()?;
+    }
+    pr_info!(
+        "# hotplug_kworkers: blocked_without={without} blocked_with={with} before={all} after={}\n",
+        probes::kworkers()
+    );
+    Ok(Outcome::Passed.check(
+        with <= without,
+        fmt!("{with} kworkers waited with a user registered, {without} without"),
+    ))
+}
+
+/// The most kworkers that waited at a time while all CPUs but two went off and on, one by one. `None`
+/// where none can.
+fn blocked_beside_hotplug() -> Result<Option<u32>> {
+    const ROUNDS: u32 = 3;
+    const LOOK: Delta = Delta::from_micros(100);
+    let cpus = threads::online_cpus().get();
+    let (over, refused) = (Atomic::new(false), Atomic::new(false));
+    let most = Atomic::new(0);
+    let rounds = || {
+        for _ in 0..ROUNDS {
+            for victim in (2..cpus).rev() {
+                let victim = threads::cpu_of(victim);
+                if set_cpu(victim, false).is_err() {
+                    refused.store(true, Relaxed);
+                    return Ok(());
+                }
+                set_cpu(victim, true)?;
+            }
+        }
+        Ok(())
+    };
+
+    // Each on a CPU that stays.
+    threads::run(2, &|nth| {
+        if nth == 1 {
+            let result = rounds();
+            over.store(true, Relaxed);
+            return result;
+        }
+        while !over.load(Relaxed) {
+            most.store(most.load(Relaxed).max(probes::blocked_kworkers()), Relaxed);
+            fsleep(LOOK);
+        }
+        Ok(())
+    })?;
+    Ok((!refused.load(Relaxed)).then_some(most.load(Relaxed)))
 }
 
 /// What the others have seen, of whom there is none with one CPU.

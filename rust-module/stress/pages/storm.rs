@@ -69,8 +69,8 @@ const BURST: usize = 1;
 /// What the compiler has inlined is on no stack. Then there is the function that it is part of, of
 /// which only the instructions of its own count and not what it calls: for [`POP`] that is all of an
 /// allocation but for the lists, `prep_new_page()` and the tracepoint. The victim is there with
-/// interrupts disabled, and most of its attempts go through all the slots of all zones in vain: what
-/// it executes in that function is that search, but for a few instructions.
+/// interrupts disabled, and many of its attempts find the slots empty: what it executes in that
+/// function is the look at them, but for a few instructions.
 struct Part {
     name: &'static str,
     functions: &'static [&'static str],
@@ -79,17 +79,17 @@ struct Part {
 
 const POP: Part = Part {
     name: "pop",
-    functions: &["pcp_slots_pop", "rmqueue_pcp_slots"],
+    functions: &["page_slots_pop", "slot_take"],
     hosts: &["alloc_frozen_page_no_locks"],
 };
 const PUSH: Part = Part {
     name: "push",
-    functions: &["pcp_slots_push", "free_to_pcp_slots"],
+    functions: &["page_slots_push", "slots_push"],
     hosts: &[],
 };
 const REFILL: Part = Part {
     name: "refill",
-    functions: &["refill_pcp_slots", "page_slots_fill", "page_slots_work_fn"],
+    functions: &["fill_slots", "page_slots_rmqueue"],
     // Who else called it is not known without a stack; the victim does not.
     hosts: if cfg!(CONFIG_STACKTRACE) {
         &[]
@@ -218,7 +218,7 @@ struct Storm {
 }
 
 impl Storm {
-    /// More pages than the slots of all zones hold.
+    /// More pages than the slots hold.
     const ROOM: usize = 8 * DEPTH;
     /// How often the third CPU looks for pages.
     const LOOK: Delta = Delta::from_millis(1);

@@ -19,8 +19,12 @@ mod context;
 mod ktap;
 #[path = "../../harness/pages/ledger.rs"]
 mod ledger;
+#[path = "../../harness/pages/load.rs"]
+mod load;
 #[path = "../../harness/oracle.rs"]
 mod oracle;
+#[path = "../../harness/pages/probes.rs"]
+mod probes;
 #[path = "../../harness/rng.rs"]
 mod rng;
 #[path = "../../harness/threads.rs"]
@@ -33,8 +37,10 @@ mod warmer;
 mod cases;
 mod charged;
 mod cma;
+mod deferred;
 mod flags;
 mod hotplug;
+mod irq_works;
 mod locks;
 mod nested;
 mod storm;
@@ -65,7 +71,7 @@ module! {
             default: 0,
             description: "Seed of everything random; 0: 1",
         },
-        mask: u32 {
+        mask: u64 {
             default: 0,
             description: "Cases to run, bit 0 for the first; 0: all",
         },
@@ -75,11 +81,11 @@ module! {
         },
         tick_seconds: u32 {
             default: 0,
-            description: "How long pages are taken at a 4 ms tick; 0: 1",
+            description: "How long pages are taken at a 4 ms tick, three times; 0: as seconds, at least 1",
         },
-        tick_percent: u32 {
+        tick_permille: u32 {
             default: 0,
-            description: "Share of these pages that each CPU must obtain; 0: 99",
+            description: "Of a thousand of these pages, how many each CPU must obtain; 0: 999",
         },
         hits: u32 {
             default: 0,
@@ -93,10 +99,10 @@ pub(crate) struct Config {
     pub(crate) seconds: u32,
     pub(crate) threads: NonZero<u32>,
     pub(crate) seed: u64,
-    pub(crate) mask: u32,
+    pub(crate) mask: u64,
     pub(crate) pages: u64,
     pub(crate) tick_seconds: u32,
-    pub(crate) tick_percent: u32,
+    pub(crate) tick_permille: u32,
     pub(crate) hits: u32,
 }
 
@@ -112,7 +118,7 @@ impl Config {
         let mask = ktap::chosen(module_parameters::mask.value(), &CASES)?;
         let pages = module_parameters::pages.value();
         let tick_seconds = module_parameters::tick_seconds.value();
-        let tick_percent = module_parameters::tick_percent.value();
+        let tick_permille = module_parameters::tick_permille.value();
         let hits = module_parameters::hits.value();
         let cpus = threads::online_cpus();
         let max_threads = 16 * cpus.get();
@@ -143,8 +149,8 @@ impl Config {
             return Err(EINVAL);
         }
 
-        if tick_percent > 100 {
-            pr_err!("tick_percent={tick_percent} is more than there are: give at most 100\n");
+        if tick_permille > 1000 {
+            pr_err!("tick_permille={tick_permille} is more than there are: give at most 1000\n");
             return Err(EINVAL);
         }
         if hits > Self::MAX_HITS {
@@ -158,8 +164,12 @@ impl Config {
             seed: if seed == 0 { 1 } else { seed },
             mask,
             pages: if pages == 0 { 220_000 } else { pages },
-            tick_seconds: if tick_seconds == 0 { 1 } else { tick_seconds },
-            tick_percent: if tick_percent == 0 { 99 } else { tick_percent },
+            tick_seconds: tick_seconds.max(seconds).max(1),
+            tick_permille: if tick_permille == 0 {
+                999
+            } else {
+                tick_permille
+            },
             hits: if hits == 0 { 1000 } else { hits },
         })
     }

@@ -35,7 +35,7 @@ pub(crate) fn page_slots(env: &Env) -> Result<Outcome> {
     let mut outcome = Outcome::Passed;
 
     env.fill_slots()?;
-    for wrong in ["129", "-1", "x"] {
+    for wrong in ["65", "-1", "x"] {
         let result = setting.write(wrong.as_bytes());
         outcome = outcome.check(
             result == Err(EINVAL) && setting.read()? == old,

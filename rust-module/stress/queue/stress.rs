@@ -70,7 +70,7 @@ module! {
             default: 0,
             description: "Seed of everything random; 0: 1",
         },
-        mask: u32 {
+        mask: u64 {
             default: 0,
             description: "Cases to run, bit 0 for the first; 0: all",
         },
@@ -87,7 +87,7 @@ pub(crate) struct Config {
     pub(crate) seed: u64,
     /// Whether blocks fail at random places, so that nothing can be promised.
     pub(crate) fail: bool,
-    mask: u32,
+    mask: u64,
 }
 
 impl Config {

@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What `free_pages_nolock()` cannot free at once: it stays within bounds, and comes back whatever
+//! another CPU does.
+
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::{
+            ordering::{
+                Acquire,
+                Relaxed,
+                Release, //
+            },
+            Atomic, //
+        },
+        new_mutex,
+        Mutex, //
+    },
+    time::{
+        delay::fsleep,
+        Delta,
+        Instant,
+        Monotonic, //
+    }, //
+};
+
+use crate::{
+    api::{
+        Held,
+        Pile, //
+    },
+    cases::Env,
+    context::{
+        breathe,
+        wait_for,
+        Context,
+        Pinned,
+        Site, //
+    },
+    hotplug::set_cpu,
+    ktap::{
+        repeat,
+        Outcome, //
+    },
+    probes::Dying,
+    threads,
+    vm, //
+};
+
+/// Pages that one CPU frees while another is in the way.
+const FREED: usize = 9_600;
+/// Pages that the other one has freed before.
+const STUCK: usize = 1_024;
+/// How many pages may be missing because somebody took them meanwhile: less than [`STUCK`].
+const NOISE: usize = STUCK / 2;
+/// In which all have to be back, on top of what they take with nobody in the way.
+const BOUND: Delta = Delta::from_millis(200);
+/// How long a CPU sits with interrupts disabled at most: enough for any worker, and far from what
+/// counts as a hang.
+const SIT: Delta = Delta::from_secs(4);
+/// In which others leave a CPU that is to sit.
+const SETTLE: Delta = Delta::from_millis(20);
+/// Freed in one visit, so that interrupts are not off for long.
+const CHUNK: usize = 64;
+
+/// Pages that are charged to a memory cgroup if this task is in one, whose free is then never
+/// immediate where interrupts are disabled. Without one it is not on PREEMPT_RT.
+fn charged(n: usize) -> Result<Pile> {
+    let mut pages = Pile::new(n)?;
+
+    for _ in 0..n {
+        pages
+            .push(Held::obtain_as_usual(true).ok_or(ENOMEM)?)
+            .ok_or(ENOMEM)?;
+        breathe();
+    }
+    Ok(pages)
+}
+
+/// Frees the pages with interrupts disabled, and says how long it took from there until `unused`
+/// pages and they were unused: `None` if they were not within [`SIT`].
+fn free_and_wait(site: &Site, mut pages: Pile, unused: usize) -> Option<Delta> {
+    let wanted = unused + pages.pages().len() - NOISE;
+    let mut more = true;
+
+    while more {
+        site.run(Context::RawIrqsave, || more = pages.free(CHUNK));
+    }
+    let start = Instant::<Monotonic>::now();
+    while vm::unused_pages() < wanted {
+        if start.elapsed() > SIT {
+            return None;
+        }
+        breathe();
+    }
+    Some(start.elapsed())
+}
+
+/// Frees the pages with nobody in the way, for what that takes on this machine.
+fn reference() -> Result<Delta> {
+    let site = KBox::pin_init(Site::new(), GFP_KERNEL)?;
+    let pages = charged(FREED)?;
+    let _pinned = Pinned::new();
+
+    free_and_wait(&site, pages, vm::unused_pages()).ok_or(ETIMEDOUT)
+}
+
+/// How long the pages were away, beside what and with nothing.
+struct Away {
+    took: Option<Delta>,
+    reference: Delta,
+}
+
+impl Away {
+    /// Of nanoseconds, negative for never.
+    fn new(took: i64, reference: Delta) -> Self {
+        Self {
+            took: (took >= 0).then_some(Delta::from_nanos(took)),
+            reference,
+        }
+    }
+
+    fn is_short(&self) -> bool {
+        self.took
+            .is_some_and(|took| took.as_nanos() <= BOUND.as_nanos() + 4 * self.reference.as_nanos())
+    }
+
+    fn print(&self, beside: &str) {
+        let reference = self.reference.as_millis();
+
+        match self.took {
+            Some(took) => pr_info!(
+                "# deferred: beside={beside} pages={FREED} ms={} reference_ms={reference}\n",
+                took.as_millis()
+            ),
+            None => pr_info!(
+                "# deferred: beside={beside} pages={FREED} ms=never reference_ms={reference}\n"
+            ),
+        }
+    }
+
+    fn judge(self, beside: &str) -> Outcome {
+        Outcome::Passed.check(
+            self.is_short(),
+            fmt!("{FREED} pages did not come back in time beside a CPU that is {beside}"),
+        )
+    }
+}
+
+/// One CPU frees and then sits with interrupts disabled; what another frees meanwhile comes back.
+pub(crate) fn irqs_off(_env: &Env) -> Result<Outcome> {
+    if threads::online_cpus().get() < 2 {
+        return Ok(Outcome::Skipped("there is no other CPU"));
+    }
+    let away = repeat(beside_irqs_off, Away::is_short)?;
+    Ok(away.judge("sitting with interrupts disabled"))
+}
+
+fn beside_irqs_off() -> Result<Away> {
+    const SITS: u32 = 1;
+    const OVER: u32 = 2;
+    let told = Atomic::new(0);
+    // Charged to this task's cgroup: the threads are in none.
+    let pages = KBox::pin_init(new_mutex!(charged(FREED)?), GFP_KERNEL)?;
+    let stuck = KBox::pin_init(new_mutex!(charged(STUCK)?), GFP_KERNEL)?;
+    let took = Atomic::new(-1);
+    let reference = reference()?;
+
+    threads::run(2, &|nth| {
+        let site = KBox::pin_init(Site::new(), GFP_KERNEL)?;
+        let _pinned = Pinned::new();
+
+        if nth == 1 {
+            let mut stuck = take(&stuck)?;
+            // Woken on an idle CPU, so that nobody is left on it with a lock that the others need.
+            fsleep(SETTLE);
+            site.run(Context::RawIrqsave, || {
+                stuck.free(STUCK);
+                told.store(SITS, Release);
+                let start = Instant::<Monotonic>::now();
+                while told.load(Acquire) != OVER && start.elapsed() < SIT {
+                    kernel::processor::cpu_relax();
+                }
+            });
+        } else {
+            let pages = take(&pages)?;
+            wait_for(|| told.load(Acquire) == SITS);
+            if let Some(delta) = free_and_wait(&site, pages, vm::unused_pages()) {
+                took.store(delta.as_nanos(), Relaxed);
+            }
+            told.store(OVER, Release);
+        }
+        Ok(())
+    })?;
+    let away = Away::new(took.load(Relaxed), reference);
+    away.print("irqs_off");
+    Ok(away)
+}
+
+/// Takes the pages out of where a thread finds them.
+fn take(pages: &Mutex<Pile>) -> Result<Pile> {
+    Ok(core::mem::replace(&mut *pages.lock(), Pile::new(0)?))
+}
+
+/// A CPU frees on its way offline, and while it is away another does: all of it comes back.
+pub(crate) fn dying(env: &Env) -> Result<Outcome> {
+    if threads::online_cpus().get() < 2 {
+        return Ok(Outcome::Skipped("one CPU has to stay"));
+    }
+    let Some(away) = repeat(beside_dying, |away| {
+        away.as_ref().is_none_or(Away::is_short)
+    })?
+    else {
+        return Ok(Outcome::Skipped("the kernel takes no CPU offline here"));
+    };
+    if let Some(nmi) = &env.nmi {
+        nmi.renew()?;
+    }
+    Ok(away.judge("offline"))
+}
+
+fn beside_dying() -> Result<Option<Away>> {
+    let victim = threads::cpu_of(threads::online_cpus().get() - 1);
+    let site = KBox::pin_init(Site::new(), GFP_KERNEL)?;
+    let reference = reference()?;
+    let pages = charged(FREED)?;
+    let dying = Dying::new(charged(STUCK)?)?;
+    let before = vm::unused_pages();
+
+    if set_cpu(victim, false).is_err() {
+        return Ok(None);
+    }
+    let took = {
+        // Not on the CPU that is away.
+        let _pinned = Pinned::new();
+        free_and_wait(&site, pages, before + STUCK)
+    };
+    set_cpu(victim, true)?;
+    drop(dying);
+    let away = Away::new(took.map_or(-1, Delta::as_nanos), reference);
+    away.print("dying");
+    Ok(Some(away))
+}
+
+/// Pages of one CPU that another frees with `free_pages_nolock()` do not make its lists longer than
+/// `__free_pages()` would: at most `pcp->high` and a batch.
+pub(crate) fn pcp_high(env: &Env) -> Result<Outcome> {
+    const PAGES: usize = 40_000;
+    let cpus = threads::online_cpus().get();
+    let pages = KBox::pin_init(new_mutex!(Pile::new(PAGES)?), GFP_KERNEL)?;
+    let excess = Atomic::new(i32::MIN);
+
+    env.fill_slots()?;
+    threads::run(1, &|_| {
+        let mut pages = pages.lock();
+        for _ in 0..PAGES {
+            pages
+                .push(Held::obtain_as_usual(false).ok_or(ENOMEM)?)
+                .ok_or(ENOMEM)?;
+            breathe();
+        }
+        Ok(())
+    })?;
+    let strays = Atomic::new(0);
+    threads::run(cpus.min(2), &|nth| {
+        if nth + 1 != cpus.min(2) {
+            return Ok(());
+        }
+        let site = KBox::pin_init(Site::new(), GFP_KERNEL)?;
+        let mut pages = take(&pages)?;
+        let contexts = env.contexts().count();
+        for ctx in env.contexts() {
+            let _pinned = Pinned::new();
+            let mut most = i32::MIN;
+            let mut left = PAGES / contexts;
+            while left != 0 {
+                let chunk = ctx.chunk(left.min(CHUNK));
+                site.run(ctx, || {
+                    for _ in 0..chunk {
+                        pages.free(1);
+                        most = most.max(vm::pcp_excess());
+                    }
+                });
+                left -= chunk;
+                breathe();
+            }
+            pr_info!("# pcp_high: context={} excess={most}\n", ctx.name());
+            excess.store(excess.load(Relaxed).max(most), Relaxed);
+        }
+        strays.add(site.strays(), Relaxed);
+        Ok(())
+    })?;
+    let (excess, strays) = (excess.load(Relaxed), strays.load(Relaxed));
+    let back = wait_for(|| !vm::is_deferring());
+    Ok(Outcome::Passed
+        .check(
+            excess <= 0,
+            fmt!("a pcp list had {excess} pages more than high and a batch"),
+        )
+        .check(back, fmt!("pages are left to a worker that does not come"))
+        .check(
+            strays == 0,
+            fmt!("{strays} visits were not in the context asked for"),
+        ))
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How often a CPU interrupts itself to ask for pages.
+
+use kernel::prelude::*;
+
+use crate::{
+    api::{
+        Api,
+        Held, //
+    },
+    cases::{
+        Desk,
+        Env,
+        DEPTH,
+        LARGEST_BURST, //
+    },
+    context::{
+        breathe,
+        Context,
+        Pinned, //
+    },
+    ktap::{
+        repeat,
+        Outcome, //
+    },
+    nolocks::page::NoLocksFlags,
+    probes::IrqWorks,
+    vm::Setting, //
+};
+
+/// Interrupts that others may have caused meanwhile, as a line on the console does.
+const NOISE: u64 = 2;
+
+/// One interrupt asks for what a burst took, and none asks where nothing is missing.
+pub(crate) fn irq_works(env: &Env) -> Result<Outcome> {
+    let Ok(irq_works) = IrqWorks::watch() else {
+        return Ok(Outcome::Skipped("no tracepoint tells of irq_works"));
+    };
+    let setting = match Setting::open(c"/proc/sys/vm/page_slots") {
+        Err(err) if err == ENOENT => {
+            return Ok(Outcome::Skipped("there is no vm.page_slots, or no /proc"));
+        }
+        setting => setting?,
+    };
+    let old = setting.read()?;
+
+    let burst = repeat(|| burst(env, &irq_works), |n| *n <= 1 + NOISE)?;
+    // From here on to where it is restored no error may end the case.
+    let failing = setting
+        .write(b"0")
+        .and_then(|()| repeat(|| failing(&irq_works), |(_, n)| *n <= NOISE));
+    let restored = setting.write(&old.0[..old.1]);
+    let (calls, failing) = failing?;
+    restored?;
+
+    pr_info!("# irq_works: burst={burst} failing={failing} calls={calls}\n");
+    Ok(Outcome::Passed
+        .check(
+            burst <= 1 + NOISE,
+            fmt!("{burst} interrupts asked for what a burst of {DEPTH} took"),
+        )
+        .check(calls != 0, fmt!("no call failed"))
+        .check(
+            failing <= NOISE,
+            fmt!("{failing} interrupts asked for nothing in {calls} failing calls"),
+        ))
+}
+
+/// Takes all that is in the slots in one go, and says how many interrupts that took.
+fn burst(env: &Env, irq_works: &IrqWorks) -> Result<u64> {
+    let mut desk = Desk::new(DEPTH)?;
+    let _pinned = Pinned::new();
+
+    env.fill_slots()?;
+    let before = irq_works.of_this_cpu();
+    desk.obtain(Context::RawIrqsave, Api::NoLocks, NoLocksFlags::NONE, DEPTH);
+    let after = irq_works.of_this_cpu();
+    desk.free(Context::Task);
+    Ok(after - before)
+}
+
+/// Calls that fail, each with interrupts enabled before and after, and how many interrupts they took.
+/// With a limit of 0 no slot is to be filled.
+fn failing(irq_works: &IrqWorks) -> Result<(u32, u64)> {
+    const CALLS: u32 = 40_000;
+    /// More than the lists of all zones hold.
+    const ROOM: usize = 16 * LARGEST_BURST;
+    let mut desk = Desk::new(ROOM)?;
+    let mut failed = 0;
+    let _pinned = Pinned::new();
+
+    // Where the lists may be tried, there may be something on them.
+    while desk.obtain(Context::RawIrqsave, Api::NoLocks, NoLocksFlags::NONE, DEPTH) == DEPTH {
+        breathe();
+    }
+    let before = irq_works.of_this_cpu();
+    for _ in 0..CALLS {
+        let mut held = None;
+        desk.site.run(Context::RawIrqsave, || {
+            held = Held::obtain(Api::NoLocks, NoLocksFlags::NONE);
+        });
+        match held {
+            None => failed += 1,
+            // Somebody else of this CPU has refilled a list: held, so that it gets empty again.
+            Some(held) => desk.pile.push(held).ok_or(ENOMEM)?,
+        }
+    }
+    let after = irq_works.of_this_cpu();
+    desk.free(Context::Task);
+    Ok((failed, after - before))
+}
