@@ -150,11 +150,16 @@ fn sleep_under_raw_lock() -> Result {
     Ok(())
 }
 
-/// A page that is in no book but the kernel's.
+/// Pages that are in no book but the kernel's.
 fn leaked(_: &()) -> Result<Outcome> {
+    /// More than kvfree_rcu() may take meanwhile.
+    const LEAKED: u32 = 32;
+
     let ledger = Ledger::open();
-    let slots = PageSlots::register(1)?;
-    let _lost = ManuallyDrop::new(alloc_page_nolocks(NoLocksFlags::NONE)?);
+    let slots = PageSlots::register(LEAKED)?;
+    for _ in 0..LEAKED {
+        let _lost = ManuallyDrop::new(alloc_page_nolocks(NoLocksFlags::NONE)?);
+    }
 
     drop(slots);
     Ok(ledger.close())
