@@ -35,8 +35,8 @@ const MUTANTS: &[Mutant] = &[
     (
         "list_not_waited_for",
         &[(
-            "if !self.snapshot.is_some_and(|snap| platform.elapsed(&snap))",
-            "if self.snapshot.is_none()",
+            "self.listed[0].take_if(|(_, snapshot)| platform.elapsed(snapshot))",
+            "self.listed[0].take_if(|_| true)",
         )],
     ),
     // Nobody is told of the first object of a block.
@@ -51,14 +51,100 @@ const MUTANTS: &[Mutant] = &[
     (
         "late_wakeup",
         &[(
-            "self.spares.top.is_none();\n        self.want(platform, Wake::Now);",
-            "self.spares.top.is_none();",
+            "        self.publish(platform);\n        self.want(platform, Wake::Now);\n    }",
+            "        self.publish(platform);\n    }",
         )],
     ),
-    // A barrier that forgets that an older list may be in the way.
+    // A list stays until it is old, however long it is.
+    (
+        "long_list_left",
+        &[(" || self.listed.len >= CAPACITY {", " {")],
+    ),
+    (
+        "long_list_not_told",
+        &[(
+            "            CAPACITY => self.want(platform, Wake::Now),\n",
+            "",
+        )],
+    ),
+    // A list that comes to an older one is freed with that.
+    (
+        "list_joins_older",
+        &[
+            ("const LISTS: usize = 2;", "const LISTS: usize = 1;"),
+            ("        *latest = snapshot;\n", "        let _ = latest;\n"),
+        ],
+    ),
+    // Only one list can wait: the later one has the earlier one wait with it.
+    ("one_list", &[("const LISTS: usize = 2;", "const LISTS: usize = 1;")]),
+    // Every push without a block has a drain come that finds none either.
+    (
+        "drains_for_nothing",
+        &[("if !self.dry.is_some_and(is_dry) {", "if true {")],
+    ),
+    (
+        "dry_for_ever",
+        &[("platform.now().wrapping_sub(since) < P::PAUSE", "since != usize::MAX")],
+    ),
+    (
+        "drain_asks_as_a_push",
+        &[("platform.page_mightsleep()", "platform.page()")],
+    ),
+    // All that waits is looked at, whether what came before has elapsed or not.
+    (
+        "polls_on",
+        &[(
+            "                break;\n            }\n            if let Some(block) = self.older.pop() {",
+            "                for block in core::iter::successors(self.older.top.as_deref(), |block| {\n                    \
+                 block.next.as_deref()\n                }) {\n                    \
+                 let _ = block.snapshot.is_some_and(|snap| platform.elapsed(&snap));\n                }\n                \
+                 break;\n            }\n            if let Some(block) = self.older.pop() {",
+        )],
+    ),
+    (
+        "wrong_order",
+        &[(
+            "let mut sealed = sealed.reversed();",
+            "let mut sealed = sealed;",
+        )],
+    ),
+    // Nobody comes for what is left open by a drain.
+    (
+        "timer_not_rearmed",
+        &[("    if let Some(ticks) = rest.open {\n        works.drain_in(ticks);\n    }\n", "")],
+    ),
     (
         "barrier_too_short",
-        &[("    if left {\n        drain_all();\n", "    if left {\n")],
+        &[
+            (
+                "    drain_all();\n    platform.synchronize();\n    // A list that",
+                "    drain_all();\n    // A list that",
+            ),
+            ("    if drain_all() {\n", "    if drain_all() && core::hint::black_box(false) {\n"),
+        ],
+    ),
+    // With one place for lists a later one joins the one that a barrier waits for.
+    (
+        "barrier_and_one_list",
+        &[
+            ("const LISTS: usize = 2;", "const LISTS: usize = 1;"),
+            ("    if drain_all() {\n", "    if drain_all() && core::hint::black_box(false) {\n"),
+        ],
+    ),
+    (
+        "barrier_without_flush",
+        &[("    }\n    flush();\n}", "    }\n}")],
+    ),
+    (
+        "not_settled",
+        &[("    shards.iter().for_each(|works| works.settle());\n", "")],
+    ),
+    (
+        "no_grace_period_at_the_end",
+        &[(
+            "works.settle());\n    platform.synchronize();\n",
+            "works.settle());\n",
+        )],
     ),
     // The queue is dropped with what a destructor has pushed to a shard that was looked at before.
     (
@@ -92,12 +178,7 @@ const MUTANTS: &[Mutant] = &[
     // What was hurried is counted again at each scan.
     (
         "hurried_again",
-        &[("            shard.hurried = true;\n", "")],
-    ),
-    // The timer comes at each tick while an older list is in the way.
-    (
-        "restless",
-        &[("0 if is_blocked => P::PERIOD", "0 if is_blocked => 1")],
+        &[("            self.hurried = true;\n", "")],
     ),
     // An object that was to be put in a block when the lock was taken.
     (

@@ -13,7 +13,12 @@ const PREEMPTIONS: usize = 3;
 
 macro_rules! variant {
     ($name:ident) => {
-        #[allow(unused, reason = "a variant is for one bug")]
+        #[allow(
+            unused,
+            clippy::match_single_binding,
+            clippy::unnecessary_min_or_max,
+            reason = "a variant is for one bug"
+        )]
         mod $name {
             use super::CAPACITY;
 
@@ -29,7 +34,13 @@ variant!(snapshot_at_opening);
 variant!(block_not_waited_for);
 variant!(list_not_waited_for);
 variant!(lost_wakeup);
+variant!(timer_not_rearmed);
 variant!(barrier_too_short);
+variant!(barrier_without_flush);
+variant!(one_list);
+variant!(barrier_and_one_list);
+variant!(not_settled);
+variant!(no_grace_period_at_the_end);
 variant!(finish_too_short);
 variant!(books_backwards);
 variant!(lost_when_locked);
@@ -79,8 +90,19 @@ fn a_barrier_waits_for_what_was_pushed_before() {
 }
 
 #[test]
+fn a_barrier_waits_for_a_list_that_a_later_one_joins() {
+    explore(faithful::barrier_and_later_list);
+    explore(one_list::barrier_and_later_list);
+}
+
+#[test]
 fn what_destructors_push_is_waited_for() {
     explore(faithful::children_and_finish);
+}
+
+#[test]
+fn no_handler_looks_at_a_shard_that_is_gone() {
+    explore(faithful::handlers_and_end);
 }
 
 #[test]
@@ -111,6 +133,34 @@ fn a_lost_wakeup_is_found() {
 #[test]
 fn a_barrier_that_is_too_short_is_found() {
     found(barrier_too_short::barrier_and_drain, "left == right");
+}
+
+#[test]
+fn a_timer_that_is_not_armed_again_is_found() {
+    found(timer_not_rearmed::pushes_and_drain, "left == right");
+}
+
+#[test]
+fn a_barrier_that_forgets_a_list_that_a_later_one_joined_is_found() {
+    found(
+        barrier_and_one_list::barrier_and_later_list,
+        "freed by a barrier",
+    );
+}
+
+#[test]
+fn a_barrier_that_does_not_wait_for_the_work_that_reclaims_is_found() {
+    found(barrier_without_flush::barrier_and_drain, "left == right");
+}
+
+#[test]
+fn an_end_that_does_not_wait_for_an_interrupt_to_come_is_found() {
+    found(not_settled::handlers_and_end, "Causality");
+}
+
+#[test]
+fn an_end_that_does_not_wait_for_an_older_handler_is_found() {
+    found(no_grace_period_at_the_end::handlers_and_end, "Causality");
 }
 
 #[test]

@@ -6,9 +6,10 @@ use loom::sync::atomic::{fence, AtomicBool, AtomicUsize, Ordering::*};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 use shard::{
-    barrier, drain, finish, push, Block, Head, Kind, Lock, Object, Platform, Pushed, Shard,
-    Waiting, Wake,
+    answer, barrier, drain, finish, follow_up, push, reclaim, shut_down, Block, Head, Kind, Lock,
+    Object, Platform, Pushed, Shard, Waiting, Works,
 };
+use std::cell::Cell;
 use std::mem::{self, MaybeUninit};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -27,7 +28,42 @@ struct Slot {
 struct Local {
     shard: Spin<Shard<World>>,
     waiting: Mutex<Waiting<World>>,
-    done: AtomicUsize,
+    /// Held by the work that reclaims, as no work runs beside itself.
+    reclaiming: Mutex<()>,
+    freed: AtomicUsize,
+    twice: AtomicUsize,
+}
+
+/// The works that somebody has asked for.
+#[derive(Default)]
+struct Calls {
+    drain_in: Cell<Option<usize>>,
+    drain_now: Cell<bool>,
+    grace_period: Cell<bool>,
+    reclaim: Cell<bool>,
+}
+
+impl Works for Calls {
+    fn drain_in(&self, ticks: usize) {
+        // As a timer that is armed already.
+        self.drain_in.set(self.drain_in.get().or(Some(ticks)));
+    }
+
+    fn drain_now(&self) {
+        self.drain_now.set(true);
+    }
+
+    fn drain_after_grace_period(&self) {
+        self.grace_period.set(true);
+    }
+
+    fn reclaim(&self) {
+        self.reclaim.set(true);
+    }
+
+    fn settle(&self) {}
+
+    fn stop(&self) {}
 }
 
 /// The object whose destructor pushes the first one.
@@ -39,7 +75,8 @@ struct World {
     /// Odd while a grace period is in progress.
     gp_seq: AtomicUsize,
     gp_lock: Mutex<()>,
-    reading: AtomicBool,
+    /// Readers, of which a handler of an interrupt is one.
+    reading: AtomicUsize,
     // Not an atomic: loom lets a swap read what is no longer the latest value.
     kicked: Mutex<bool>,
     clock: AtomicUsize,
@@ -71,10 +108,12 @@ impl DerefMut for Page {
     }
 }
 
-impl Platform for World {
+// SAFETY: A grace period waits for readers, and snapshots only grow.
+unsafe impl Platform for World {
     type Page = Page;
     type Snapshot = usize;
     const PERIOD: usize = 1;
+    const PAUSE: usize = 1;
 
     fn snapshot(&self) -> usize {
         fence(SeqCst);
@@ -86,11 +125,15 @@ impl Platform for World {
         self.gp_seq.load(Acquire) >= *snapshot
     }
 
+    fn same(&self, one: &usize, other: &usize) -> bool {
+        one == other
+    }
+
     fn synchronize(&self) {
         let _one_at_a_time = self.gp_lock.lock().unwrap();
         self.gp_seq.fetch_add(1, AcqRel);
         fence(SeqCst);
-        while self.reading.load(Acquire) {
+        while self.reading.load(Acquire) != 0 {
             thread::yield_now();
         }
         self.gp_seq.fetch_add(1, AcqRel);
@@ -105,6 +148,10 @@ impl Platform for World {
         })
     }
 
+    fn page_mightsleep(&self) -> Option<Page> {
+        self.page()
+    }
+
     fn now(&self) -> usize {
         self.clock.load(Relaxed)
     }
@@ -112,6 +159,8 @@ impl Platform for World {
     fn kick(&self) {
         *self.kicked.lock().unwrap() = true;
     }
+
+    fn set_shrinkable(&self, _count: usize) {}
 
     fn adopt(&self, _object: Object) -> bool {
         true
@@ -166,7 +215,7 @@ impl World {
             }),
             gp_seq: AtomicUsize::new(0),
             gp_lock: Mutex::new(()),
-            reading: AtomicBool::new(false),
+            reading: AtomicUsize::new(0),
             kicked: Mutex::new(false),
             clock: AtomicUsize::new(0),
             freed: Mutex::new(0),
@@ -178,7 +227,9 @@ impl World {
                     data: Mutex::new(Shard::new()),
                 },
                 waiting: Mutex::new(Waiting::new()),
-                done: AtomicUsize::new(0),
+                reclaiming: Mutex::new(()),
+                freed: AtomicUsize::new(0),
+                twice: AtomicUsize::new(0),
             }),
         })
     }
@@ -208,17 +259,16 @@ impl World {
 
     /// A reader's visit to object `nth`.
     fn read(&self, nth: usize) {
-        self.reading.store(true, Relaxed);
+        self.reading.fetch_add(1, Relaxed);
         fence(SeqCst);
         let slot = &self.objects[nth];
         if slot.published.load(Relaxed) {
             // SAFETY: Only read, unless the queue is wrong.
             slot.value.with(|value| assert_eq!(unsafe { *value }, LIVE));
         }
-        self.reading.store(false, Release);
+        self.reading.fetch_sub(1, Release);
     }
 
-    /// Whether something is left that is open.
     fn drain(&self, all: bool) -> shard::Rest {
         self.drain_of(&self.shards[0], all)
     }
@@ -226,9 +276,22 @@ impl World {
     fn drain_of(&self, local: &Local, all: bool) -> shard::Rest {
         let mut waiting = local.waiting.lock().unwrap();
         let rest = drain(self, &local.shard, &mut waiting, all);
-        let (freed, twice) = waiting.counts();
-        local.done.store((freed + twice) as usize, Release);
+        local.twice.store(waiting.twice() as usize, Release);
         rest
+    }
+
+    /// What the work does that reclaims; and who does it himself has waited for it too.
+    fn reclaim_of(&self, local: &Local) {
+        let _one_at_a_time = local.reclaiming.lock().unwrap();
+        let ready = local.waiting.lock().unwrap().take_ready();
+        let freed = reclaim(self, &local.shard, ready);
+        local.freed.fetch_add(freed as usize, Release);
+    }
+
+    fn drain_and_reclaim(&self, local: &Local, all: bool) {
+        if self.drain_of(local, all).ready {
+            self.reclaim_of(local);
+        }
     }
 
     fn finish(&self) {
@@ -237,39 +300,50 @@ impl World {
             &self.shards,
             |local| {
                 let _rest = self.drain_of(local, true);
+                self.reclaim_of(local);
             },
-            |local| local.done.load(Acquire) as u64,
+            |local| (local.freed.load(Acquire) + local.twice.load(Acquire)) as u64,
             |local| local.shard.with(|shard| shard.counts().pushed),
         );
     }
 
     fn barrier(&self) {
-        barrier(self, || self.drain(true).open.is_some());
+        barrier(
+            self,
+            || self.drain(true).listed,
+            || self.reclaim_of(&self.shards[0]),
+        );
     }
 
     fn freed(&self) -> usize {
         *self.freed.lock().unwrap()
     }
 
-    /// What the interrupt, the timer and the worker do, and no more, until nobody wants anything.
+    /// What the interrupt, the timer and the workers do, and no more, until nobody wants anything.
     fn serve(&self) {
-        loop {
-            if !mem::take(&mut *self.kicked.lock().unwrap()) {
-                return;
-            }
-            let wake = self.shards[0].shard.with(|shard| shard.wake());
-            if wake == Wake::Later {
-                self.clock.fetch_add(World::PERIOD, Relaxed);
-            }
+        let calls = Calls::default();
+
+        while mem::take(&mut *self.kicked.lock().unwrap()) {
+            answer(
+                &calls,
+                self.shards[0].shard.with(|shard| shard.wake()),
+                World::PERIOD,
+            );
             loop {
-                let rest = self.drain(false);
-                if rest.waiting {
+                if calls.reclaim.take() {
+                    self.reclaim_of(&self.shards[0]);
+                }
+                if calls.grace_period.take() {
                     self.synchronize();
-                } else if let Some(ticks) = rest.open {
-                    self.clock.fetch_add(ticks, Relaxed);
-                } else {
+                } else if let Some(ticks) = calls.drain_in.take() {
+                    // Or else at once.
+                    if !calls.drain_now.take() {
+                        self.clock.fetch_add(ticks, Relaxed);
+                    }
+                } else if !calls.drain_now.take() {
                     break;
                 }
+                follow_up(&calls, self.drain(false));
             }
         }
     }
@@ -288,10 +362,10 @@ pub fn reader_and_block() {
         move || world.retire(1)
     });
 
-    world.synchronize();
-    let _rest = world.drain(false);
-    world.synchronize();
-    let _rest = world.drain(false);
+    for _ in 0..2 {
+        world.synchronize();
+        world.drain_and_reclaim(&world.shards[0], false);
+    }
     pusher.join().unwrap();
     reader.join().unwrap();
     world.barrier();
@@ -307,8 +381,9 @@ pub fn reader_and_list() {
     });
 
     world.retire(0);
-    let _rest = world.drain(true);
-    let _rest = world.drain(true);
+    for _ in 0..2 {
+        world.drain_and_reclaim(&world.shards[0], true);
+    }
     reader.join().unwrap();
     world.retire(1);
     world.barrier();
@@ -331,21 +406,39 @@ pub fn pushes_and_drain() {
     assert_eq!(world.freed(), 3);
 }
 
-/// A barrier while a drain has an older list in its hands.
+/// A barrier while a drain has an older list in its hands, or the work that reclaims.
 pub fn barrier_and_drain() {
     let world = World::new(false);
     world.retire(0);
     let worker = thread::spawn({
         let world = world.clone();
-        move || {
-            let _rest = world.drain(true);
-        }
+        move || world.drain_and_reclaim(&world.shards[0], true)
     });
 
     world.retire(1);
     world.barrier();
-    assert_eq!(world.freed(), 2);
+    let freed = world.freed();
     worker.join().unwrap();
+    assert_eq!(freed, 2);
+}
+
+/// A barrier, and a list that is taken while it waits for an earlier one.
+pub fn barrier_and_later_list() {
+    let world = World::new(false);
+    world.retire(0);
+    world.retire(1);
+    let worker = thread::spawn({
+        let world = world.clone();
+        move || {
+            world.retire(2);
+            world.drain_and_reclaim(&world.shards[0], true);
+        }
+    });
+
+    world.barrier();
+    let freed = world.freed();
+    worker.join().unwrap();
+    assert!(freed >= 2, "{freed} freed by a barrier");
 }
 
 /// A destructor that pushes to the shard that comes before its own, in the hands of whoever drops
@@ -358,7 +451,7 @@ pub fn children_and_finish() {
         let world = world.clone();
         move || {
             world.synchronize();
-            let _rest = world.drain_of(&world.shards[1], false);
+            world.drain_and_reclaim(&world.shards[1], false);
         }
     });
 
@@ -380,4 +473,88 @@ pub fn try_and_push() {
     pusher.join().unwrap();
     world.barrier();
     assert_eq!(world.freed(), 1 + queued);
+}
+
+/// A CPU's interrupt, by which a shard asks for somebody to come.
+struct Interrupts {
+    world: Arc<World>,
+    /// As the kernel has it for its `irq_work`.
+    flags: AtomicUsize,
+    /// Whether the shard's memory is there.
+    is_alive: UnsafeCell<bool>,
+}
+
+// SAFETY: loom watches.
+unsafe impl Sync for Interrupts {}
+// SAFETY: As above.
+unsafe impl Send for Interrupts {}
+
+impl Interrupts {
+    const PENDING: usize = 1;
+    const BUSY: usize = 2;
+
+    /// What `irq_work_queue()` does. The handler comes whenever the CPU lets it: what asked may have
+    /// been an NMI in user mode, and RCU knows nothing of it before it comes.
+    fn raise(this: &Arc<Self>) -> Option<thread::JoinHandle<()>> {
+        let old = this.flags.fetch_or(Self::PENDING | Self::BUSY, AcqRel);
+        let this = this.clone();
+
+        (old & Self::PENDING == 0).then(|| thread::spawn(move || this.handle()))
+    }
+
+    /// What `irq_work_single()` does, in an interrupt.
+    fn handle(&self) {
+        self.world.reading.fetch_add(1, Relaxed);
+        fence(SeqCst);
+        let flags = self.flags.fetch_and(!Self::PENDING, AcqRel) & !Self::PENDING;
+
+        // SAFETY: Only read, unless the queue is wrong.
+        self.is_alive.with(|alive| assert!(unsafe { *alive }));
+        let _unless_raised_again =
+            self.flags
+                .compare_exchange(flags, flags & !Self::BUSY, AcqRel, Relaxed);
+        self.world.reading.fetch_sub(1, Release);
+    }
+}
+
+impl Works for Interrupts {
+    fn drain_in(&self, _ticks: usize) {}
+
+    fn drain_now(&self) {}
+
+    fn drain_after_grace_period(&self) {}
+
+    fn reclaim(&self) {}
+
+    fn settle(&self) {
+        while self.flags.load(Acquire) & Interrupts::BUSY != 0 {
+            thread::yield_now();
+        }
+    }
+
+    fn stop(&self) {}
+}
+
+/// Two CPUs' interrupts, of which the first may be handled still when the second is over, and the end
+/// of the shard that they look at.
+pub fn handlers_and_end() {
+    let world = World::new(true);
+    let interrupts = Arc::new(Interrupts {
+        world: world.clone(),
+        flags: AtomicUsize::new(0),
+        is_alive: UnsafeCell::new(true),
+    });
+    let handlers = [
+        Interrupts::raise(&interrupts),
+        Interrupts::raise(&interrupts),
+    ];
+
+    shut_down(&*world, std::slice::from_ref(&interrupts));
+    // SAFETY: Nobody looks any more, unless the queue is wrong.
+    interrupts
+        .is_alive
+        .with_mut(|alive| unsafe { *alive = false });
+    for handler in handlers.into_iter().flatten() {
+        handler.join().unwrap();
+    }
 }

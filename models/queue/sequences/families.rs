@@ -32,6 +32,7 @@ impl<T> Lock<T> for Cellar<T> {
 struct Local {
     state: Cellar<Shard<Family>>,
     waiting: RefCell<Waiting<Family>>,
+    freed: Cell<u64>,
 }
 
 /// A queue whose objects have destructors that push.
@@ -42,10 +43,12 @@ struct Family {
     members: Vec<Member>,
 }
 
-impl Platform for Family {
+// SAFETY: As for the world; nobody reads.
+unsafe impl Platform for Family {
     type Page = Box<Block<Self>>;
     type Snapshot = usize;
     const PERIOD: usize = 1;
+    const PAUSE: usize = 1;
 
     fn snapshot(&self) -> usize {
         self.gp_seq.get() + 1
@@ -53,6 +56,10 @@ impl Platform for Family {
 
     fn elapsed(&self, snapshot: &usize) -> bool {
         self.gp_seq.get() >= *snapshot
+    }
+
+    fn same(&self, one: &usize, other: &usize) -> bool {
+        one == other
     }
 
     fn synchronize(&self) {
@@ -68,11 +75,17 @@ impl Platform for Family {
         })
     }
 
+    fn page_mightsleep(&self) -> Option<Self::Page> {
+        self.page()
+    }
+
     fn now(&self) -> usize {
         0
     }
 
     fn kick(&self) {}
+
+    fn set_shrinkable(&self, _count: usize) {}
 
     fn adopt(&self, _object: Object) -> bool {
         true
@@ -111,6 +124,7 @@ impl Family {
             shards: std::array::from_fn(|_| Local {
                 state: Cellar(RefCell::new(Shard::new())),
                 waiting: RefCell::new(Waiting::new()),
+                freed: Cell::new(0),
             }),
             members,
         };
@@ -134,8 +148,11 @@ impl Family {
             &self.shards,
             |local| {
                 let _rest = drain(self, &local.state, &mut local.waiting.borrow_mut(), true);
+                let ready = local.waiting.borrow_mut().take_ready();
+                let freed = reclaim(self, &local.state, ready);
+                local.freed.set(local.freed.get() + freed);
             },
-            |local| local.waiting.borrow().counts().0,
+            |local| local.freed.get(),
             |local| local.state.with(|shard| shard.counts().pushed),
         );
     }

@@ -13,6 +13,7 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 
 const PERIOD: usize = 10;
+const PAUSE: usize = 3;
 
 #[derive(Clone, Copy, Debug)]
 enum Op {
@@ -37,9 +38,12 @@ enum Op {
         all: bool,
         memory: bool,
     },
+    /// The work that frees.
+    Reclaim,
     Barrier {
         memory: bool,
     },
+    Hurry,
     Shrink,
 }
 
@@ -54,7 +58,9 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (0..=PERIOD).prop_map(Op::Tick),
         6 => Just(Op::GracePeriod),
         5 => any::<(bool, bool)>().prop_map(|(all, memory)| Op::Drain { all, memory }),
+        4 => Just(Op::Reclaim),
         1 => any::<bool>().prop_map(|memory| Op::Barrier { memory }),
+        1 => Just(Op::Hurry),
         1 => Just(Op::Shrink),
     ]
 }
@@ -66,6 +72,11 @@ struct World {
     gp_seq: Cell<usize>,
     now: Cell<usize>,
     memory: Cell<bool>,
+    /// Whether who asks for a block may sleep.
+    may_sleep: Cell<bool>,
+    /// How often it was asked whether a grace period is over.
+    polls: Cell<usize>,
+    shrinkable: Cell<usize>,
     /// Blocks that exist.
     pages: Rc<Cell<usize>>,
     kicks: Cell<usize>,
@@ -115,17 +126,24 @@ fn number(object: Object) -> usize {
     object.as_ptr() as usize - 1
 }
 
-impl Platform for World {
+// SAFETY: Readers are done when the grace period is over, and snapshots only grow.
+unsafe impl Platform for World {
     type Page = Page;
     type Snapshot = usize;
     const PERIOD: usize = PERIOD;
+    const PAUSE: usize = PAUSE;
 
     fn snapshot(&self) -> usize {
         self.snap()
     }
 
     fn elapsed(&self, snapshot: &usize) -> bool {
+        self.polls.set(self.polls.get() + 1);
         self.gp_seq.get() >= *snapshot
+    }
+
+    fn same(&self, one: &usize, other: &usize) -> bool {
+        one == other
     }
 
     fn synchronize(&self) {
@@ -133,6 +151,13 @@ impl Platform for World {
     }
 
     fn page(&self) -> Option<Page> {
+        if self.may_sleep.get() {
+            self.complain("asked for a block as one that may not sleep".to_owned());
+        }
+        self.page_mightsleep()
+    }
+
+    fn page_mightsleep(&self) -> Option<Page> {
         let mut slot = Box::new(MaybeUninit::uninit());
         self.memory.get().then(|| {
             self.pages.set(self.pages.get() + 1);
@@ -148,6 +173,10 @@ impl Platform for World {
 
     fn kick(&self) {
         self.kicks.set(self.kicks.get() + 1);
+    }
+
+    fn set_shrinkable(&self, count: usize) {
+        self.shrinkable.set(count);
     }
 
     fn adopt(&self, object: Object) -> bool {
@@ -199,13 +228,18 @@ struct Model {
     listed: Vec<usize>,
     sealed: Vec<Batch>,
     blocks: Vec<Batch>,
-    list: Option<Batch>,
+    /// By the grace period that they wait for.
+    lists: Vec<Batch>,
+    /// No longer waited for: of blocks, and of lists.
+    ready: (Vec<Vec<usize>>, Vec<usize>),
     spares: usize,
     since: usize,
     hurried: bool,
     starved: bool,
+    dry: Option<usize>,
     wake: Option<Wake>,
     kicks: usize,
+    polls: usize,
     adopted: BTreeSet<usize>,
     freed: BTreeSet<usize>,
     twice: usize,
@@ -260,7 +294,14 @@ impl Model {
                 self.wake(Wake::Later);
                 self.listed.push(nth);
             }
-            self.wake(Wake::Now);
+            let is_full = head && self.listed.len() == CAPACITY;
+            if is_full
+                || self
+                    .dry
+                    .is_none_or(|since| world.now.get() - since >= PAUSE)
+            {
+                self.wake(Wake::Now);
+            }
             if !head {
                 return Pushed::Refused;
             }
@@ -271,20 +312,31 @@ impl Model {
 
     fn drain(&mut self, world: &World, all: bool) -> Rest {
         let gp = world.gp_seq.get();
+        let is_due = all || world.now.get().wrapping_sub(self.since) >= PERIOD;
 
-        if let Some((_, objects)) = self.list.take_if(|(snap, _)| gp >= *snap) {
-            self.freed.extend(objects);
+        // One look at each that is ready, and one at the first that is not.
+        let over = self
+            .lists
+            .iter()
+            .take_while(|(snap, _)| gp >= *snap)
+            .count();
+        self.polls += self.lists.len().min(over + 1);
+        for (_, objects) in self.lists.drain(..over) {
+            self.ready.1.extend(objects);
         }
-        if self.has_open() && (all || world.now.get().wrapping_sub(self.since) >= PERIOD) {
+        if is_due {
             for open in &mut self.open {
                 if !open.is_empty() {
                     self.sealed.push((world.snap(), mem::take(open)));
                 }
             }
-            if self.list.is_none() && !self.listed.is_empty() {
-                let objects = self.adopt(self.listed.clone());
-                self.listed.clear();
-                self.list = (!objects.is_empty()).then(|| (world.snap(), objects));
+        }
+        if is_due && !self.listed.is_empty() || self.listed.len() >= CAPACITY {
+            let objects = self.adopt(self.listed.clone());
+            self.listed.clear();
+            match self.lists.last_mut() {
+                Some((snap, list)) if *snap == world.snap() => list.extend(objects),
+                _ => self.lists.push((world.snap(), objects)),
             }
         }
         for (snap, objects) in mem::take(&mut self.sealed) {
@@ -292,36 +344,40 @@ impl Model {
             self.blocks.push((snap, objects));
         }
 
-        let before = self.blocks.len();
-        let freed = &mut self.freed;
-        self.blocks.retain(|(snap, objects)| {
-            let over = gp >= *snap;
-            if over {
-                freed.extend(objects);
-            }
-            !over
-        });
-        let mut pages = before - self.blocks.len();
-        if mem::take(&mut self.starved) && world.memory.get() {
-            pages = pages.max(SPARES);
+        let over = self
+            .blocks
+            .iter()
+            .take_while(|(snap, _)| gp >= *snap)
+            .count();
+        self.polls += self.blocks.len().min(over + 1);
+        for (_, objects) in self.blocks.drain(..over) {
+            self.ready.0.push(objects);
         }
-        self.spares = SPARES.min(self.spares + pages);
+        if mem::take(&mut self.starved) {
+            let found = world.memory.get();
+            self.spares = if found { SPARES } else { self.spares };
+            self.dry = (!found).then(|| world.now.get());
+        }
         self.wake = self.has_open().then_some(Wake::Later);
         Rest {
-            waiting: !self.blocks.is_empty() || self.list.is_some(),
-            open: self.has_open().then(|| {
-                let age = world.now.get().wrapping_sub(self.since);
-                let is_blocked = self.list.is_some() && !self.listed.is_empty();
-                match age {
-                    0..PERIOD => PERIOD - age,
-                    _ if is_blocked => PERIOD,
-                    _ => 1,
-                }
-            }),
+            ready: !self.ready.0.is_empty() || !self.ready.1.is_empty(),
+            waiting: !self.blocks.is_empty() || !self.lists.is_empty(),
+            listed: !self.lists.is_empty(),
+            open: self
+                .has_open()
+                .then(|| PERIOD - world.now.get().wrapping_sub(self.since)),
         }
     }
 
-    fn shrink(&mut self, world: &World) -> usize {
+    fn reclaim(&mut self) {
+        let (blocks, listed) = mem::take(&mut self.ready);
+
+        self.spares = SPARES.min(self.spares + blocks.len());
+        self.freed.extend(blocks.into_iter().flatten());
+        self.freed.extend(listed);
+    }
+
+    fn hurry(&mut self, world: &World) -> usize {
         let open = match self.hurried {
             true => 0,
             false => self.open.iter().flatten().count() + self.listed.len(),
@@ -331,7 +387,17 @@ impl Model {
             self.since = world.now.get().wrapping_sub(PERIOD);
             self.wake(Wake::Now);
         }
-        open + mem::take(&mut self.spares)
+        open
+    }
+
+    /// What is said without a look at each open block stands for a full one.
+    fn shrinkable(&self) -> usize {
+        let blocks = self.open.iter().filter(|open| !open.is_empty()).count();
+        let open = match self.hurried {
+            true => 0,
+            false => blocks * CAPACITY + self.listed.len(),
+        };
+        open + self.spares
     }
 
     fn adopt(&mut self, mut objects: Vec<usize>) -> Vec<usize> {
@@ -345,6 +411,7 @@ impl Model {
         self.open.iter().filter(|open| !open.is_empty()).count()
             + self.sealed.len()
             + self.blocks.len()
+            + self.ready.0.len()
             + self.spares
     }
 }
@@ -354,6 +421,7 @@ struct Run {
     world: World,
     lock: Taken<Shard<World>>,
     waiting: RefCell<Waiting<World>>,
+    reclaimed: Cell<usize>,
     model: RefCell<Model>,
     // Boxed, because the queue keeps their addresses.
     #[allow(clippy::vec_box)]
@@ -366,6 +434,7 @@ impl Run {
             world: World::default(),
             lock: Taken(RefCell::new(Shard::new()), Cell::new(0)),
             waiting: RefCell::new(Waiting::new()),
+            reclaimed: Cell::new(0),
             model: RefCell::default(),
             heads: Vec::new(),
         }
@@ -382,19 +451,28 @@ impl Run {
         unsafe { push(&self.world, &self.lock, wait, address(nth), kind, head) }
     }
 
-    fn drain(&self, all: bool) -> Rest {
+    fn drain(&self, all: bool) -> bool {
+        self.world.may_sleep.set(true);
         let rest = drain(&self.world, &self.lock, &mut self.waiting.borrow_mut(), all);
+        self.world.may_sleep.set(false);
         let expected = self.model.borrow_mut().drain(&self.world, all);
 
         if rest != expected {
             self.world
                 .complain(format!("{rest:?} rests, not {expected:?}"));
         }
-        rest
+        rest.listed
+    }
+
+    fn reclaim(&self) {
+        let ready = self.waiting.borrow_mut().take_ready();
+        let freed = reclaim(&self.world, &self.lock, ready) as usize;
+        self.reclaimed.set(self.reclaimed.get() + freed);
+        self.model.borrow_mut().reclaim();
     }
 
     fn barrier(&self) {
-        barrier(&self.world, || self.drain(true).open.is_some());
+        barrier(&self.world, || self.drain(true), || self.reclaim());
         let model = self.model.borrow();
         let freed = self.world.freed.borrow().len();
         if freed + model.twice != model.pushed {
@@ -455,18 +533,26 @@ impl Run {
             Op::GracePeriod => self.world.gp_seq.set(self.world.gp_seq.get() + 1),
             Op::Drain { all, memory } => {
                 self.world.memory.set(memory);
-                let _rest = self.drain(all);
+                let _listed = self.drain(all);
             }
+            Op::Reclaim => self.reclaim(),
             Op::Barrier { memory } => {
                 self.world.memory.set(memory);
                 self.barrier();
             }
+            Op::Hurry => {
+                let gone = hurry(&self.world, &self.lock);
+                let expected = self.model.get_mut().hurry(&self.world);
+                if gone != expected {
+                    return Err(format!("{gone} hurried, not {expected}"));
+                }
+            }
             Op::Shrink => {
-                let shrinkable = self.lock.0.get_mut().shrinkable();
                 let gone = shrink(&self.world, &self.lock);
-                let expected = self.model.get_mut().shrink(&self.world);
-                if gone != expected || shrinkable != expected {
-                    return Err(format!("{gone} of {shrinkable} shrunk, not {expected}"));
+                let model = self.model.get_mut();
+                let expected = model.hurry(&self.world) + mem::take(&mut model.spares);
+                if gone != expected {
+                    return Err(format!("{gone} shrunk, not {expected}"));
                 }
             }
         }
@@ -479,7 +565,7 @@ impl Run {
             return Err(complaints.join("; "));
         }
         let (model, shard) = (self.model.borrow(), self.lock.0.borrow());
-        let (freed, twice) = self.waiting.borrow().counts();
+        let (freed, twice) = (self.reclaimed.get(), self.waiting.borrow().twice());
         let same = |what: &str, is: usize, should: usize| match is == should {
             true => Ok(()),
             false => Err(format!("{what}: {is}, not {should}")),
@@ -503,8 +589,14 @@ impl Run {
             shard.counts().pushed as usize,
             model.pushed,
         )?;
-        same("objects freed", freed as usize, model.freed.len())?;
+        same("objects freed", freed, model.freed.len())?;
         same("objects pushed twice", twice as usize, model.twice)?;
+        same("polls", self.world.polls.get(), model.polls)?;
+        same(
+            "shrinkable",
+            self.world.shrinkable.get(),
+            model.shrinkable(),
+        )?;
         same("blocks", self.world.pages.get(), model.blocks_in_use())
     }
 }
@@ -552,4 +644,24 @@ pub fn check(what: &str) -> Result<(), String> {
     let line = format!("explored {count} random sequences of the queue\n");
     stderr().write_all(line.as_bytes()).unwrap();
     Ok(())
+}
+
+/// Runs what a random sequence seldom does: a list as long as a full block, and a drain before that is
+/// old.
+pub fn check_long_list(what: &str) -> Result<(), String> {
+    let push = Op::Push {
+        vmalloc: false,
+        head: true,
+        memory: false,
+        wait: true,
+        tries: 0,
+    };
+    let drain = Op::Drain {
+        all: false,
+        memory: false,
+    };
+    let mut ops = vec![push; CAPACITY];
+
+    ops.push(drain);
+    run(&ops, what)
 }

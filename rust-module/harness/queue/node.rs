@@ -202,6 +202,7 @@ pub(crate) static FAIL_EVERY: Atomic<u64> = Atomic::new(0);
 static STEPS: Atomic<u64> = Atomic::new(0);
 static FAIL_STEP: Atomic<u64> = Atomic::new(u64::MAX);
 static HELD: Atomic<bool> = Atomic::new(false);
+static FAIL_PUSHES: Atomic<bool> = Atomic::new(false);
 
 /// Poisons what it frees, and lets pages be had or not as a test wants.
 pub(crate) struct Watched(());
@@ -214,6 +215,21 @@ impl Watched {
         ASKED.store(0, Relaxed);
         FAIL_NTH.store(nth, Relaxed);
         FAIL_FROM.store(if no_more { nth } else { u64::MAX }, Relaxed);
+    }
+
+    /// Makes all blocks fail that are asked for in the context of a push.
+    #[allow(dead_code, reason = "the controls need it not")]
+    pub(crate) fn fail_pushes(fail: bool) {
+        FAIL_PUSHES.store(fail, Relaxed);
+    }
+
+    /// Whether this block is to be had.
+    fn has_block() -> bool {
+        let nth = ASKED.fetch_add(1, Relaxed);
+
+        nth != FAIL_NTH.load(Relaxed)
+            && nth < FAIL_FROM.load(Relaxed)
+            && (nth + 1).checked_rem(FAIL_EVERY.load(Relaxed)) != Some(0)
     }
 
     /// How many blocks were asked for since then.
@@ -263,15 +279,14 @@ unsafe impl Hooks for Watched {
     }
 
     fn page() -> Option<NoLocksPage> {
-        let nth = ASKED.fetch_add(1, Relaxed);
-
-        if nth == FAIL_NTH.load(Relaxed)
-            || nth >= FAIL_FROM.load(Relaxed)
-            || (nth + 1).checked_rem(FAIL_EVERY.load(Relaxed)) == Some(0)
-        {
+        if FAIL_PUSHES.load(Relaxed) || !Self::has_block() {
             return None;
         }
         alloc_page_nolocks(NoLocksFlags::NONE).ok()
+    }
+
+    fn page_mightsleep() -> Option<NoLocksPage> {
+        Self::has_block().then(Plain::page_mightsleep).flatten()
     }
 }
 

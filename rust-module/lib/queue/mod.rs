@@ -81,8 +81,8 @@ const SLOTS: u32 = 16;
 
 /// What the shards, the shrinker and debugfs share.
 struct Shards<R: Policy> {
-    // Boxed, because works and locks stay where they are.
-    shards: Pin<KVBox<[Local<R>]>>,
+    // Each by itself, on the node of its CPU, where works and locks stay.
+    shards: KVVec<Pin<KBox<Local<R>>>>,
     /// Objects that were given back.
     returned: Atomic<u64>,
     /// After the shards, which queue on it.
@@ -97,14 +97,14 @@ impl<R: Policy> Shards<R> {
         R::step()?;
         let workqueue = Workqueue::new(name)?;
         R::step()?;
-        let shards = KVBox::pin_slice(
+        let cpus = kernel::cpu::nr_cpu_ids();
+        let mut shards = KVVec::with_capacity(cpus as usize, GFP_KERNEL)?;
+        for cpu in 0..cpus {
             // SAFETY: The workqueue is dropped after the shards, which the drop stops first. If one
             // cannot be made, those before it are dropped without: as nobody has pushed to them, none
             // of their works was ever queued.
-            |_| unsafe { Local::new(&workqueue) },
-            kernel::cpu::nr_cpu_ids() as usize,
-            GFP_KERNEL,
-        )?;
+            shards.push_within_capacity(unsafe { Local::new(&workqueue, cpu) }?)?;
+        }
         let slots = R::step().and_then(|()| PageSlots::register(SLOTS));
 
         Ok(Self {
@@ -115,32 +115,40 @@ impl<R: Policy> Shards<R> {
         })
     }
 
-    /// Drains all of every shard, and says whether one has something that `left` asks for.
-    fn drain_all(&self, left: impl Fn(shard::Rest) -> bool) -> bool {
-        self.shards
-            .iter()
-            .fold(false, |any, shard| left(shard.drain(true)) | any)
-    }
-
     fn barrier(&self) {
+        let shards = || self.shards.iter();
+
         if let Some(shard) = self.shards.first() {
-            shard::barrier(shard, || self.drain_all(|rest| rest.open.is_some()));
+            shard::barrier(
+                &**shard,
+                || shards().fold(false, |any, shard| shard.drain(true).listed | any),
+                || shards().for_each(|shard| shard.flush()),
+            );
         }
     }
 
+    /// Takes no lock, and what is in an open block stands for a full one.
     fn shrinkable(&self) -> usize {
-        self.shards
-            .iter()
-            .map(|shard| shard.state.with(|state| state.shrinkable()))
-            .sum()
+        self.shards.iter().map(|shard| shard.shrinkable()).sum()
     }
 
     /// Drains nothing here: destructors may want locks that the one who reclaims holds.
     fn shrink(&self) -> usize {
         self.shards
             .iter()
-            .map(|shard| shard::shrink(shard, &shard.state))
+            .map(|shard| shard::shrink(&**shard, shard.state()))
             .sum()
+    }
+
+    fn hurry(&self) {
+        for shard in &*self.shards {
+            shard::hurry(&**shard, shard.state());
+        }
+    }
+
+    /// Whether this task runs a destructor of an object in here.
+    fn is_reclaiming(&self) -> bool {
+        self.shards.iter().any(|shard| shard.is_reclaiming())
     }
 
     fn stats(&self) -> Stats {
@@ -152,12 +160,14 @@ impl<R: Policy> Shards<R> {
             // In this order, or an object might seem freed before it was pushed.
             stats.freed += shard.freed.load(Acquire);
             stats.twice += shard.twice.load(Acquire);
-            let counts = shard.state.with(|state| state.counts());
+            let counts = shard.state().with(|state| state.counts());
             stats.pushed += counts.pushed;
             stats.listed += counts.listed;
             stats.full += counts.full;
             stats.aged += counts.aged;
+            stats.lists += counts.lists;
             stats.blockless += counts.blockless;
+            stats.drains += counts.drains;
         }
         stats
     }
@@ -167,18 +177,17 @@ impl<R: Policy> Drop for Shards<R> {
     fn drop(&mut self) {
         if let Some(shard) = self.shards.first() {
             shard::finish(
-                shard,
+                &**shard,
                 &self.shards,
                 |shard| {
                     let _rest = shard.drain(true);
+                    shard.flush();
                 },
                 |shard| shard.freed.load(Acquire) + shard.twice.load(Acquire),
-                |shard| shard.state.with(|state| state.counts().pushed),
+                |shard| shard.state().with(|state| state.counts().pushed),
             );
+            shard::shut_down(&**shard, &self.shards);
         }
-        self.shards.iter().for_each(Local::settle);
-        kernel::sync::rcu::synchronize_rcu();
-        self.shards.iter().for_each(Local::stop);
     }
 }
 
@@ -189,11 +198,14 @@ impl<R: Policy> kernel::debugfs::Writer for Shards<R> {
         writeln!(f, "pushed {}", stats.pushed)?;
         writeln!(f, "freed {}", stats.freed)?;
         writeln!(f, "returned {}", stats.returned)?;
+        writeln!(f, "backlog {}", stats.backlog())?;
         writeln!(f, "twice {}", stats.twice)?;
         writeln!(f, "listed {}", stats.listed)?;
         writeln!(f, "blocks_full {}", stats.full)?;
         writeln!(f, "blocks_aged {}", stats.aged)?;
-        writeln!(f, "blockless {}", stats.blockless)
+        writeln!(f, "lists {}", stats.lists)?;
+        writeln!(f, "blockless {}", stats.blockless)?;
+        writeln!(f, "drains {}", stats.drains)
     }
 }
 
@@ -214,8 +226,20 @@ pub struct Stats {
     pub full: u64,
     /// Blocks that were sealed because they were old, or because somebody asked.
     pub aged: u64,
+    /// Lists that were taken because they were as long as a block or old, or because somebody asked.
+    pub lists: u64,
     /// Pushes that found no block.
     pub blockless: u64,
+    /// How often somebody came for what a CPU had pushed.
+    pub drains: u64,
+}
+
+impl Stats {
+    /// Objects that are waiting to be freed. Nothing bounds it but memory: where the workers get no
+    /// processor or a reader does not end, it is the number to watch.
+    pub fn backlog(&self) -> u64 {
+        self.pushed.saturating_sub(self.freed + self.twice)
+    }
 }
 
 /// When memory is short, what is open is drained at once and spare blocks are freed.
@@ -291,9 +315,14 @@ pub type BulkQueue = Queue<Plain>;
 
 /// A queue for objects of type `T`, whose destructors are run after the grace period.
 ///
-/// They run in a task that may sleep. They may push, to this queue too, allocate, wait for a grace period
-/// and ask for [`stats()`](Queue::stats). One that always pushes another object keeps the queue from ever
-/// being dropped.
+/// They run in a work on the system's unbound workqueue, without a lock of the queue's. They may push, to
+/// this queue too, allocate, sleep, flush a work, wait for a grace period and ask for
+/// [`stats()`](Queue::stats). To drop another queue waits for that one's destructors. The other objects of a CPU wait for one that takes long; one that always
+/// pushes another object keeps the queue from ever being dropped.
+///
+/// An object may have an `Arc` to its queue. If that is the last one, the queue ends in a task of its own,
+/// which keeps the module until it is done. A module that is being unloaded cannot be kept: it has to call
+/// [`barrier()`](Queue::barrier) before it drops an `Arc` of its own.
 pub type DropQueue<T> = Queue<Destroy<T>>;
 
 /// Frees objects after a grace period. See [`BulkQueue`] and [`DropQueue`].
@@ -305,8 +334,8 @@ pub type DropQueue<T> = Queue<Destroy<T>>;
 /// locks included, with interrupts enabled or not, on every preemption model, as long as RCU is
 /// watching. In NMI only [`try_push()`](Self::try_push) may be. All else is for tasks that may sleep.
 ///
-/// Dropping the queue waits until all objects are freed. A module must not leak its queue, because
-/// the queue's workers run the module's code.
+/// Dropping the queue waits until all objects are freed, unless a destructor of one of them does it. A
+/// module must not leak its queue, because the queue's workers run the module's code.
 ///
 /// # Examples
 ///
@@ -320,9 +349,24 @@ pub type DropQueue<T> = Queue<Destroy<T>>;
 /// }
 /// ```
 pub struct Queue<R: Policy> {
-    // Before what it points to.
-    _shrinker: Shrinker,
-    shards: Pin<KBox<Scope<Shards<R>>>>,
+    // Dropped before what it points to.
+    shrinker: Option<Shrinker>,
+    shards: ManuallyDrop<Pin<KBox<Scope<Shards<R>>>>>,
+}
+
+impl<R: Policy> Drop for Queue<R> {
+    fn drop(&mut self) {
+        drop(self.shrinker.take());
+        // SAFETY: Not used after this.
+        let shards = unsafe { ManuallyDrop::take(&mut self.shards) };
+
+        // One of its objects had the last reference to the queue. Its destructor cannot wait for
+        // itself.
+        match shards.is_reclaiming() {
+            true => platform::drop_elsewhere(shards),
+            false => drop(shards),
+        }
+    }
 }
 
 impl<R: Policy> Queue<R> {
@@ -339,8 +383,8 @@ impl<R: Policy> Queue<R> {
         R::step()?;
         Ok(Self {
             // SAFETY: Dropped before the shards, which are boxed.
-            _shrinker: unsafe { Shrinker::new(name, &shards) }?,
-            shards,
+            shrinker: Some(unsafe { Shrinker::new(name, &shards) }?),
+            shards: ManuallyDrop::new(shards),
         })
     }
 
@@ -422,10 +466,24 @@ impl<R: Policy> Queue<R> {
         }
     }
 
-    /// Waits until all objects are freed that were pushed before. Not to be called by a destructor.
-    /// What destructors push meanwhile is not waited for.
+    /// Waits until all objects are freed that were pushed before. What destructors push meanwhile is
+    /// not waited for. A destructor of an object in this queue cannot wait for itself: the call warns
+    /// and returns.
     pub fn barrier(&self) {
-        self.shards.barrier();
+        if !kernel::warn_on!(self.shards.is_reclaiming()) {
+            self.shards.barrier();
+        }
+    }
+
+    /// Has all that was pushed before freed as soon as a grace period is over, and does not wait for
+    /// it. May be called wherever [`push()`](Self::push) may.
+    pub fn flush(&self) {
+        self.shards.hurry();
+    }
+
+    /// Objects that are waiting to be freed: see [`Stats::backlog()`].
+    pub fn backlog(&self) -> u64 {
+        self.stats().backlog()
     }
 
     /// What the queue has done until now.
@@ -439,7 +497,8 @@ impl<R: Policy> Queue<R> {
         self.shards.shrink()
     }
 
-    /// What [`shrink()`](Self::shrink) would return.
+    /// What [`shrink()`](Self::shrink) would return, or more: an open block counts as a full one. Takes
+    /// no lock.
     pub fn shrinkable(&self) -> usize {
         self.shards.shrinkable()
     }
@@ -509,7 +568,7 @@ impl<R: Policy> Queue<R> {
 
         // SAFETY: By the contract of `Owned` the memory can be freed as the kind says, and the policy
         // accepts the value. The head is part of it, by the requirement on `head`.
-        unsafe { shard::push(shard, &shard.state, wait, object, kind, head) }
+        unsafe { shard::push(&**shard, shard.state(), wait, object, kind, head) }
     }
 }
 

@@ -7,12 +7,21 @@
 //! does that, and the works drain:
 //!
 //! ```text
-//! push -> irq_work -> delayed_work -> drain -> rcu_work -> drain -> ...
+//! push -> irq_work -> delayed_work -> drain -> rcu_work -> drain -> reclaim_work
 //! ```
 //!
+//! The works that drain are on a workqueue of the queue's, which memory reclaim may wait for. What
+//! frees the objects is a work of its own, so that no mutex is held where a destructor runs; it is on
+//! that workqueue too if there are none, and on the system's if there are, as they may do anything that
+//! a task may do.
+//!
 //! Lock order: `waiting` (a mutex) -> `state` (raw).
+//!
+//! [`shard`](super::shard) decides which work is asked for and what is waited for at the end, and the
+//! models explore that; here each is one call of the kernel.
 
 use core::{
+    alloc::Layout,
     marker::PhantomData,
     mem::MaybeUninit,
     ops::{
@@ -23,17 +32,28 @@ use core::{
 };
 
 use kernel::{
+    alloc::{
+        allocator::Kmalloc,
+        Allocator,
+        NumaNode, //
+    },
     bindings,
     prelude::*,
     sync::{
         atomic::{
-            ordering::Release,
+            ordering::{
+                Relaxed,
+                Release, //
+            },
             Atomic, //
         },
         new_mutex,
         Mutex, //
     },
-    types::Opaque, //
+    types::{
+        ForeignOwnable,
+        Opaque, //
+    }, //
 };
 
 use super::{
@@ -46,8 +66,8 @@ use super::{
         Lock,
         Object,
         Rest,
-        Waiting, //
-        Wake,
+        Waiting,
+        Works, //
     },
     Policy, //
 };
@@ -65,7 +85,20 @@ extern "C" {
         on_time: unsafe extern "C" fn(*mut bindings::work_struct),
         rcu: *mut bindings::rcu_work,
         on_grace_period: unsafe extern "C" fn(*mut bindings::work_struct),
+        reclaim: *mut bindings::work_struct,
+        on_reclaim: unsafe extern "C" fn(*mut bindings::work_struct),
     );
+    fn nolocks_queue_node(cpu: c_uint) -> c_int;
+    fn nolocks_queue_page_mightsleep() -> *mut bindings::page;
+    fn nolocks_queue_end_elsewhere(
+        end: unsafe extern "C" fn(*mut c_void) -> c_int,
+        queue: *mut c_void,
+    );
+    fn nolocks_queue_ended() -> c_int;
+    fn nolocks_queue_same(
+        one: *const bindings::rcu_gp_seq,
+        other: *const bindings::rcu_gp_seq,
+    ) -> bool;
     fn nolocks_queue_snapshot(snapshot: *mut bindings::rcu_gp_seq);
     fn nolocks_queue_elapsed(snapshot: *mut bindings::rcu_gp_seq) -> bool;
     fn nolocks_queue_adopt(object: *mut c_void, scan: bool) -> bool;
@@ -85,6 +118,34 @@ pub fn snapshot() -> bindings::rcu_gp_seq {
 pub fn elapsed(mut snapshot: bindings::rcu_gp_seq) -> bool {
     // SAFETY: Only reads the local and RCU's own state.
     unsafe { nolocks_queue_elapsed(&mut snapshot) }
+}
+
+/// A page for a block, in a task that may sleep.
+pub fn page_mightsleep() -> Option<NoLocksPage> {
+    // SAFETY: By the caller's context, which `might_sleep()` checks.
+    let page = NonNull::new(unsafe { nolocks_queue_page_mightsleep() })?;
+
+    // SAFETY: The allocator has just given us this page of order 0, which is not charged, and its only
+    // reference. It has asked for no high memory.
+    Some(unsafe { NoLocksPage::from_raw(page) })
+}
+
+/// The memory node of a CPU, as far as there are nodes.
+fn node_of(cpu: u32) -> NumaNode {
+    // SAFETY: Only reads a table, for a CPU that it has.
+    NumaNode::new(unsafe { nolocks_queue_node(cpu) }).unwrap_or(NumaNode::NO_NODE)
+}
+
+/// Calls `drop()` for `owner` in a task of its own, until which the module stays.
+pub(super) fn drop_elsewhere<T: ForeignOwnable>(owner: T) {
+    unsafe extern "C" fn end<T: ForeignOwnable>(owner: *mut c_void) -> c_int {
+        // SAFETY: From `into_foreign()` below, and passed on once.
+        drop(unsafe { T::from_foreign(owner) });
+        // SAFETY: This is the task that was created for it, and nothing of ours is left on its stack.
+        unsafe { nolocks_queue_ended() }
+    }
+    // SAFETY: `end` takes what it is passed.
+    unsafe { nolocks_queue_end_elsewhere(end::<T>, owner.into_foreign()) }
 }
 
 const ANY_CPU: c_int = bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int;
@@ -164,22 +225,36 @@ impl Drop for Workqueue {
     }
 }
 
+/// Starts a cache line of its own. That of the widest architecture that the lanes have.
+#[repr(align(64))]
+#[pin_data]
+struct Padded<T> {
+    #[pin]
+    value: T,
+}
+
 /// One CPU's part of the queue.
 #[pin_data]
 pub struct Local<R: Policy> {
+    /// Apart from what others than this CPU look at.
     #[pin]
-    pub(super) state: IrqsaveLock<shard::Shard<Self>>,
+    state: Padded<IrqsaveLock<shard::Shard<Self>>>,
     #[pin]
     waiting: Mutex<Waiting<Self>>,
-    /// What `waiting` counts, for those who cannot wait for destructors. Changed under it.
+    /// Objects. Changed by the work that reclaims.
     pub(super) freed: Atomic<u64>,
+    /// What `waiting` counts, changed under it.
     pub(super) twice: Atomic<u64>,
+    /// As the shard has said, under its lock.
+    shrinkable: Atomic<usize>,
     #[pin]
     irq_work: Opaque<bindings::irq_work>,
     #[pin]
     delayed_work: Opaque<bindings::delayed_work>,
     #[pin]
     rcu_work: Opaque<bindings::rcu_work>,
+    #[pin]
+    reclaim_work: Opaque<bindings::work_struct>,
     /// Outlives the shard.
     workqueue: *mut bindings::workqueue_struct,
     _policy: PhantomData<fn(R)>,
@@ -196,27 +271,44 @@ impl<R: Policy> Local<R> {
     ///
     /// `workqueue` must outlive the shard, and once something was pushed to it, the shard must be
     /// [`stop()`](Self::stop)ped before its memory is freed.
-    pub(super) unsafe fn new(workqueue: &Workqueue) -> impl PinInit<Self, Error> {
+    pub(super) unsafe fn new(workqueue: &Workqueue, cpu: u32) -> Result<Pin<KBox<Self>>> {
+        let layout = Layout::new::<Self>();
+        let memory = Kmalloc::alloc(layout, GFP_KERNEL, node_of(cpu))?;
+        // SAFETY: Just allocated, by the allocator of the box and for this type, and not initialised.
+        let memory = unsafe { KBox::from_raw(memory.as_ptr().cast::<MaybeUninit<Self>>()) };
+
+        // SAFETY: By the safety requirements, which are the same.
+        memory.write_pin_init(unsafe { Self::init(workqueue) })
+    }
+
+    /// # Safety
+    ///
+    /// As for [`new()`](Self::new).
+    unsafe fn init(workqueue: &Workqueue) -> impl PinInit<Self, Error> {
         let workqueue = workqueue.0.as_ptr();
 
         try_pin_init!(Self {
-            state <- IrqsaveLock::new(
-                shard::Shard::new(),
-                c"nolocks_queue",
-                kernel::static_lock_class!(),
-            ),
+            state <- pin_init!(Padded {
+                value <- IrqsaveLock::new(
+                    shard::Shard::new(),
+                    c"nolocks_queue",
+                    kernel::static_lock_class!(),
+                ),
+            }),
             waiting <- new_mutex!(Waiting::new(), "nolocks_queue_waiting"),
             freed: Atomic::new(0),
             twice: Atomic::new(0),
+            shrinkable: Atomic::new(0),
             irq_work: Opaque::uninit(),
             delayed_work: Opaque::uninit(),
             rcu_work: Opaque::uninit(),
+            reclaim_work: Opaque::uninit(),
             workqueue,
             _policy: PhantomData,
         }? Error)
         .pin_chain(|this| {
             R::step()?;
-            // SAFETY: The three are valid for writes, and stay where they are. The functions get
+            // SAFETY: The four are valid for writes, and stay where they are. The functions get
             // them from works that `stop()` has waited for when the shard goes.
             unsafe {
                 nolocks_queue_init_works(
@@ -226,56 +318,46 @@ impl<R: Policy> Local<R> {
                     Self::on_time,
                     this.rcu_work.get(),
                     Self::on_grace_period,
+                    this.reclaim_work.get(),
+                    Self::on_reclaim,
                 )
             };
             Ok(())
         })
     }
 
-    /// Drains, and sees to it that somebody comes for the rest.
+    /// The shard itself.
+    #[inline]
+    pub(super) fn state(&self) -> &IrqsaveLock<shard::Shard<Self>> {
+        &self.state.value
+    }
+
+    /// What [`shard::shrink()`] would find, or more. Takes no lock.
+    pub(super) fn shrinkable(&self) -> usize {
+        self.shrinkable.load(Relaxed)
+    }
+
+    /// Drains, and sees to it that somebody comes for the rest, which it returns.
     pub(super) fn drain(&self, all: bool) -> Rest {
         let mut waiting = self.waiting.lock();
-        let rest = shard::drain(self, &self.state, &mut *waiting, all);
-        let (freed, twice) = waiting.counts();
+        let rest = shard::drain(self, self.state(), &mut *waiting, all);
 
-        // So that who sees them sees what the destructors have pushed.
-        self.freed.store(freed, Release);
-        self.twice.store(twice, Release);
-        if rest.waiting {
-            // SAFETY: Both are valid, and waited for in `stop()`.
-            unsafe { bindings::queue_rcu_work(self.workqueue, self.rcu_work.get()) };
-        }
-        if let Some(ticks) = rest.open {
-            // SAFETY: As above.
-            unsafe {
-                bindings::queue_delayed_work_on(
-                    ANY_CPU,
-                    self.workqueue,
-                    self.delayed_work.get(),
-                    ticks,
-                )
-            };
-        }
+        self.twice.store(waiting.twice(), Release);
+        // Under the mutex, so that who has drained after us finds the work queued.
+        shard::follow_up(self, rest);
         rest
     }
 
-    /// Waits for the interrupt that may still be to come. To be called when nobody can push any more.
-    pub(super) fn settle(&self) {
-        // SAFETY: Initialised in `new()`.
-        unsafe { bindings::irq_work_sync(self.irq_work.get()) };
+    /// Waits until what the last drain found ready is freed.
+    pub(super) fn flush(&self) {
+        // SAFETY: Initialised in `init()`.
+        unsafe { bindings::flush_work(self.reclaim_work.get()) };
     }
 
-    /// Waits for works that may still run. To be called when nothing is left to drain, and when an
-    /// RCU grace period has passed since all shards were [`settle()`](Self::settle)d: that does not
-    /// wait for a handler that still runs on another CPU than a later one, but RCU waits for
-    /// handlers, as interrupts are disabled in them.
-    pub(super) fn stop(&self) {
-        // SAFETY: Initialised in `new()`. In this order: the first may queue the second, and with
-        // nothing to drain none queues the one before.
-        unsafe {
-            bindings::disable_delayed_work_sync(self.delayed_work.get());
-            bindings::flush_rcu_work(self.rcu_work.get());
-        }
+    /// Whether this task is the one that runs destructors of this shard.
+    pub(super) fn is_reclaiming(&self) -> bool {
+        // SAFETY: Only compares an address, of what need not be there any more.
+        unsafe { bindings::current_work() == self.reclaim_work.get() }
     }
 
     /// # Safety
@@ -284,26 +366,9 @@ impl<R: Policy> Local<R> {
     unsafe extern "C" fn on_irq(work: *mut bindings::irq_work) {
         // SAFETY: By the safety requirements.
         let this = unsafe { &*kernel::container_of!(Opaque::cast_from(work), Self, irq_work) };
-        let (workqueue, work) = (this.workqueue, this.delayed_work.get());
+        let wake = this.state().with(|shard| shard.wake());
 
-        match this.state.with(|shard| shard.wake()) {
-            Wake::Idle => (),
-            Wake::Later => {
-                // SAFETY: Both are valid, and waited for in `stop()`.
-                unsafe {
-                    bindings::queue_delayed_work_on(
-                        ANY_CPU,
-                        workqueue,
-                        work,
-                        <Self as shard::Platform>::PERIOD,
-                    )
-                };
-            }
-            Wake::Now => {
-                // SAFETY: As above.
-                unsafe { bindings::mod_delayed_work_on(ANY_CPU, workqueue, work, 0) };
-            }
-        }
+        shard::answer(this, wake, <Self as shard::Platform>::PERIOD);
     }
 
     /// # Safety
@@ -327,13 +392,76 @@ impl<R: Policy> Local<R> {
         let this = unsafe { &*kernel::container_of!(Opaque::cast_from(work), Self, rcu_work) };
         let _rest = this.drain(false);
     }
+
+    /// # Safety
+    ///
+    /// To be called with the `reclaim_work` of a live shard.
+    unsafe extern "C" fn on_reclaim(work: *mut bindings::work_struct) {
+        // SAFETY: By the safety requirements.
+        let this = unsafe { &*kernel::container_of!(Opaque::cast_from(work), Self, reclaim_work) };
+        let ready = this.waiting.lock().take_ready();
+        let freed = shard::reclaim(this, this.state(), ready);
+
+        // Release, so that who sees them freed sees what the destructors have pushed.
+        this.freed.fetch_add(freed, Release);
+    }
 }
 
-impl<R: Policy> shard::Platform for Local<R> {
+impl<R: Policy> Works for Local<R> {
+    fn drain_in(&self, ticks: usize) {
+        // SAFETY: Both are valid, and waited for in `stop()`.
+        unsafe {
+            bindings::queue_delayed_work_on(ANY_CPU, self.workqueue, self.delayed_work.get(), ticks)
+        };
+    }
+
+    fn drain_now(&self) {
+        // SAFETY: As above.
+        unsafe {
+            bindings::mod_delayed_work_on(ANY_CPU, self.workqueue, self.delayed_work.get(), 0)
+        };
+    }
+
+    fn drain_after_grace_period(&self) {
+        // SAFETY: As above.
+        unsafe { bindings::queue_rcu_work(self.workqueue, self.rcu_work.get()) };
+    }
+
+    fn reclaim(&self) {
+        let workqueue = match R::DESTROYS {
+            // SAFETY: Set long before there are modules, and never changed.
+            true => unsafe { bindings::system_dfl_wq },
+            false => self.workqueue,
+        };
+        // SAFETY: As above.
+        unsafe { bindings::queue_work_on(ANY_CPU, workqueue, self.reclaim_work.get()) };
+    }
+
+    fn settle(&self) {
+        // SAFETY: Initialised in `init()`.
+        unsafe { bindings::irq_work_sync(self.irq_work.get()) };
+    }
+
+    fn stop(&self) {
+        // SAFETY: Initialised in `init()`. In this order: each may queue those after it, and with
+        // nothing to drain none queues one before.
+        unsafe {
+            bindings::disable_delayed_work_sync(self.delayed_work.get());
+            bindings::flush_rcu_work(self.rcu_work.get());
+            bindings::flush_work(self.reclaim_work.get());
+        }
+    }
+}
+
+// SAFETY: The hooks say yes no sooner than RCU, whose counters only grow. The snapshots of a shard are
+// taken under its lock, so a later one has no smaller counter in it. RCU says which are the same.
+unsafe impl<R: Policy> shard::Platform for Local<R> {
     type Page = BlockPage<R>;
     type Snapshot = bindings::rcu_gp_seq;
     /// A second.
     const PERIOD: usize = bindings::CONFIG_HZ as usize;
+    /// 20 ms.
+    const PAUSE: usize = bindings::CONFIG_HZ.div_ceil(50) as usize;
 
     fn snapshot(&self) -> Self::Snapshot {
         snapshot()
@@ -341,6 +469,11 @@ impl<R: Policy> shard::Platform for Local<R> {
 
     fn elapsed(&self, snapshot: &Self::Snapshot) -> bool {
         R::elapsed(*snapshot)
+    }
+
+    fn same(&self, one: &Self::Snapshot, other: &Self::Snapshot) -> bool {
+        // SAFETY: Only reads both.
+        unsafe { nolocks_queue_same(one, other) }
     }
 
     fn synchronize(&self) {
@@ -351,14 +484,22 @@ impl<R: Policy> shard::Platform for Local<R> {
         R::page().map(BlockPage::new)
     }
 
+    fn page_mightsleep(&self) -> Option<Self::Page> {
+        R::page_mightsleep().map(BlockPage::new)
+    }
+
     fn now(&self) -> usize {
         // SAFETY: The clock is only read, and may change under us.
         unsafe { core::ptr::addr_of!(bindings::jiffies).read_volatile() }
     }
 
     fn kick(&self) {
-        // SAFETY: Initialised in `new()`, and waited for in `stop()`. May be called in every context.
+        // SAFETY: Initialised in `init()`, and waited for in `settle()`. May be called in every context.
         unsafe { bindings::irq_work_queue(self.irq_work.get()) };
+    }
+
+    fn set_shrinkable(&self, count: usize) {
+        self.shrinkable.store(count, Relaxed);
     }
 
     /// Of what is in a block nobody else keeps a record.

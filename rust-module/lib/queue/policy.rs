@@ -68,6 +68,11 @@ pub unsafe trait Hooks: 'static {
         alloc_page_nolocks(NoLocksFlags::NONE).ok()
     }
 
+    /// A page for a block, in a task that may sleep.
+    fn page_mightsleep() -> Option<NoLocksPage> {
+        platform::page_mightsleep()
+    }
+
     /// Whether the grace period is over.
     fn elapsed(snapshot: bindings::rcu_gp_seq) -> bool {
         platform::elapsed(snapshot)

@@ -11,7 +11,11 @@
 //! An *open* block takes pointers. It is *sealed*, and a grace period's snapshot taken, when it is
 //! full or has become old: not before its last pointer was queued, and never again, so that it waits
 //! for one grace period and for no other block. What has been sealed is taken out of the shard by
-//! [`drain()`], and *waits* until the snapshot has elapsed.
+//! [`drain()`], and *waits* until the snapshot has elapsed. It is then *ready*, and freed by
+//! [`reclaim()`], for which no lock is held.
+//!
+//! Where there is no block an object is *listed* by its head. A list is taken by [`drain()`] when it
+//! has as many objects as a full block, or has become old; its snapshot is taken then.
 
 use core::{
     ffi::c_void,
@@ -19,7 +23,10 @@ use core::{
         self,
         MaybeUninit, //
     },
-    ops::DerefMut,
+    ops::{
+        Deref,
+        DerefMut, //
+    },
     ptr::{
         addr_of_mut,
         NonNull, //
@@ -32,7 +39,14 @@ use super::CAPACITY;
 pub const SPARES: usize = 4;
 
 /// What the queue stands on.
-pub trait Platform: Sized {
+///
+/// # Safety
+///
+/// - `elapsed` must not say yes while a reader may still read what was unpublished before the
+///   snapshot.
+/// - Of two snapshots the later one must not elapse before the earlier one.
+/// - `same` must not say yes unless both elapse at once.
+pub unsafe trait Platform: Sized {
     /// A block, and the memory it is in.
     type Page: DerefMut<Target = Block<Self>>;
 
@@ -42,23 +56,36 @@ pub trait Platform: Sized {
     /// For how many ticks an object may stay in an open block.
     const PERIOD: usize;
 
+    /// For how many ticks nobody is woken for blocks after a drain that found none.
+    const PAUSE: usize;
+
     /// The grace period that readers of what was unpublished until now are done after.
     fn snapshot(&self) -> Self::Snapshot;
 
     /// Whether that grace period is over.
     fn elapsed(&self, snapshot: &Self::Snapshot) -> bool;
 
+    /// Whether both stand for the same grace period.
+    fn same(&self, one: &Self::Snapshot, other: &Self::Snapshot) -> bool;
+
     /// Waits until a snapshot taken before this call has elapsed.
     fn synchronize(&self);
 
-    /// An empty block. Called in the context of the push, and by [`drain()`].
+    /// An empty block. Called in the context of the push.
     fn page(&self) -> Option<Self::Page>;
+
+    /// An empty block. Called by [`drain()`], in a task that may sleep.
+    fn page_mightsleep(&self) -> Option<Self::Page>;
 
     /// A clock that may wrap.
     fn now(&self) -> usize;
 
     /// Has [`Shard::wake()`] looked at soon. Called under the shard's lock.
     fn kick(&self);
+
+    /// Notes what [`shrink()`] would find, for those who do not take the shard's lock to ask. Called
+    /// under it.
+    fn set_shrinkable(&self, count: usize);
 
     /// Whether [`Self::adopt()`] may say no to an object in a block, or has to hear of it.
     const ADOPTS: bool = true;
@@ -72,6 +99,61 @@ pub trait Platform: Sized {
     ///
     /// The caller owns the objects and nobody reads them any more.
     unsafe fn reclaim(&self, kind: Option<Kind>, objects: &mut [Object]);
+}
+
+/// The works of a shard, by which somebody comes for what is in it.
+pub trait Works {
+    /// Has [`drain()`] called in so many ticks, unless it is to be called sooner.
+    fn drain_in(&self, ticks: usize);
+
+    /// Has [`drain()`] called at once.
+    fn drain_now(&self);
+
+    /// Starts a grace period, and has [`drain()`] called after it.
+    fn drain_after_grace_period(&self);
+
+    /// Has [`reclaim()`] called at once.
+    fn reclaim(&self);
+
+    /// Waits until what [`Platform::kick()`] asked for is no longer pending.
+    fn settle(&self);
+
+    /// Waits for works that still run, where nothing is left that they could queue another for.
+    fn stop(&self);
+}
+
+/// Does what [`Platform::kick()`] asks for, in an interrupt.
+pub fn answer(works: &impl Works, wake: Wake, period: usize) {
+    match wake {
+        Wake::Idle => (),
+        Wake::Later => works.drain_in(period),
+        Wake::Now => works.drain_now(),
+    }
+}
+
+/// Sees to it that somebody comes for what a drain has left.
+pub fn follow_up(works: &impl Works, rest: Rest) {
+    if rest.ready {
+        works.reclaim();
+    }
+    if rest.waiting {
+        works.drain_after_grace_period();
+    }
+    if let Some(ticks) = rest.open {
+        works.drain_in(ticks);
+    }
+}
+
+/// Waits for all that may still use a shard, after [`finish()`] and before their memory is freed.
+///
+/// [`Works::settle()`] does not wait for an interrupt handler that still runs on one CPU while a later
+/// one was settled on another; but a grace period waits for handlers, as interrupts are disabled in
+/// them. The grace period alone would not do: of an interrupt that an NMI asks for in user mode it
+/// knows nothing before that comes.
+pub fn shut_down<P: Platform, W: Works>(platform: &P, shards: &[impl Deref<Target = W>]) {
+    shards.iter().for_each(|works| works.settle());
+    platform.synchronize();
+    shards.iter().for_each(|works| works.stop());
 }
 
 /// A lock around `T` that a push may take.
@@ -185,6 +267,16 @@ impl<P: Platform> Stack<P> {
         self.len -= 1;
         Some(page)
     }
+
+    /// The other way round.
+    fn reversed(mut self) -> Self {
+        let mut reversed = Self::EMPTY;
+
+        while let Some(page) = self.pop() {
+            reversed.push(page);
+        }
+        reversed
+    }
 }
 
 impl<P: Platform> Drop for Stack<P> {
@@ -259,6 +351,19 @@ impl List {
         self.len -= 1;
         Some((head, object))
     }
+
+    /// Adds the objects of another list that `keep` says yes to, and returns how many are left out.
+    fn append(&mut self, mut other: Self, mut keep: impl FnMut(Object) -> bool) -> usize {
+        let before = self.len + other.len;
+
+        while let Some((head, object)) = other.pop() {
+            if keep(object) {
+                // SAFETY: A list owned the object, of which the head is a part.
+                let _unused = unsafe { self.push(head, object) };
+            }
+        }
+        before - self.len
+    }
 }
 
 /// How soon a shard wants to be drained.
@@ -295,8 +400,12 @@ pub struct Counts {
     pub full: u64,
     /// Blocks sealed because they were old, or because somebody asked.
     pub aged: u64,
+    /// Lists taken, for whichever reason.
+    pub lists: u64,
     /// Pushes that found no block.
     pub blockless: u64,
+    /// Drains.
+    pub drains: u64,
 }
 
 /// A part of the queue, to be protected by a [`Lock`].
@@ -316,7 +425,10 @@ pub struct Shard<P: Platform> {
     wake: Wake,
     /// Whether [`shrink()`] has been here since the oldest of the open objects came.
     hurried: bool,
+    /// Whether a push has found no block since the last drain.
     starved: bool,
+    /// When a drain found no page either.
+    dry: Option<usize>,
     /// Without the objects in open blocks, which a push need not count.
     counts: Counts,
 }
@@ -338,12 +450,15 @@ impl<P: Platform> Shard<P> {
             wake: Wake::Idle,
             hurried: false,
             starved: false,
+            dry: None,
             counts: Counts {
                 pushed: 0,
                 listed: 0,
                 full: 0,
                 aged: 0,
+                lists: 0,
                 blockless: 0,
+                drains: 0,
             },
         }
     }
@@ -370,7 +485,7 @@ impl<P: Platform> Shard<P> {
         self.open.iter().flatten().map(|block| block.len).sum()
     }
 
-    /// How many objects [`shrink()`] would hurry.
+    /// How many objects [`hurry()`] would find.
     fn unhurried(&self) -> usize {
         match self.hurried {
             true => 0,
@@ -378,9 +493,15 @@ impl<P: Platform> Shard<P> {
         }
     }
 
-    /// What [`shrink()`] would return.
-    pub fn shrinkable(&self) -> usize {
-        self.unhurried() + self.spares.len
+    /// Tells those who do not take the lock. What is in an open block is not counted at each push: it
+    /// stands for a full one.
+    fn publish(&self, platform: &P) {
+        let blocks = self.open.iter().flatten().count();
+        let open = match self.hurried {
+            true => 0,
+            false => blocks * CAPACITY + self.listed.len,
+        };
+        platform.set_shrinkable(open + self.spares.len);
     }
 
     fn want(&mut self, platform: &P, wake: Wake) {
@@ -430,6 +551,7 @@ impl<P: Platform> Shard<P> {
         block.kind = kind;
         self.open_up(platform);
         self.open[kind as usize] = Some(block);
+        self.publish(platform);
         self.put(platform, object, kind)
     }
 
@@ -439,6 +561,7 @@ impl<P: Platform> Shard<P> {
         self.counts.full += u64::from(self.seal(platform, kind));
         // A drain comes in any case, which may bring the next blocks before they are missed.
         self.starved |= self.spares.top.is_none();
+        self.publish(platform);
         self.want(platform, Wake::Now);
     }
 
@@ -459,6 +582,7 @@ impl<P: Platform> Shard<P> {
             self.spares.push(page);
         }
         if self.put(platform, object, kind) {
+            self.publish(platform);
             return Pushed::Queued;
         }
 
@@ -466,41 +590,76 @@ impl<P: Platform> Shard<P> {
         self.counts.blockless += 1;
         self.starved = true;
         let Some(head) = head else {
-            self.want(platform, Wake::Now);
+            self.want_blocks(platform);
             return Pushed::Refused;
         };
         self.open_up(platform);
-        // SAFETY: By the safety requirements.
+        // SAFETY: By the safety requirements of this function, which are those of the list's.
         if !unsafe { self.listed.push(head, object) } {
             return Pushed::Twice;
         }
         self.counts.pushed += 1;
         self.counts.listed += 1;
-        self.want(platform, Wake::Now);
+        self.publish(platform);
+        match self.listed.len {
+            // As a full block: nobody waits until it is old.
+            CAPACITY => self.want(platform, Wake::Now),
+            _ => self.want_blocks(platform),
+        }
         Pushed::Queued
     }
 
-    /// Gives out what has to wait for a grace period, `all` or only what has become old.
-    fn take(&mut self, platform: &P, all: bool, waiting: &mut Waiting<P>) -> (Stack<P>, bool) {
-        if self.has_open() && (all || self.age(platform) >= P::PERIOD) {
+    /// Has a drain come for blocks, unless one that came a moment ago found none.
+    fn want_blocks(&mut self, platform: &P) {
+        let is_dry = |since| platform.now().wrapping_sub(since) < P::PAUSE;
+
+        if !self.dry.is_some_and(is_dry) {
+            self.want(platform, Wake::Now);
+        }
+    }
+
+    /// Gives out what has to wait for a grace period, `all` or only what is full or has become old.
+    fn take(&mut self, platform: &P, all: bool) -> Taken<P> {
+        let age = self.age(platform);
+        let is_due = all || age >= P::PERIOD;
+
+        self.counts.drains += 1;
+        if is_due {
             for kind in [Kind::Slab, Kind::Vmalloc] {
                 self.counts.aged += u64::from(self.seal(platform, kind));
             }
-            // Only one list can wait, because the objects have no room for a snapshot each.
-            if waiting.listed.first.is_none() && self.listed.first.is_some() {
-                waiting.listed = mem::replace(&mut self.listed, List::EMPTY);
-                waiting.snapshot = Some(platform.snapshot());
-            }
+        }
+        let mut listed = None;
+        if is_due && self.listed.len != 0 || self.listed.len >= CAPACITY {
+            let list = mem::replace(&mut self.listed, List::EMPTY);
+            listed = Some((list, platform.snapshot()));
+            self.counts.lists += 1;
         }
         // INVARIANT: Nothing is sealed any more. The caller of `drain()` comes back for the rest.
         self.wake = match self.has_open() {
             true => Wake::Later,
             false => Wake::Idle,
         };
-        (
-            mem::replace(&mut self.sealed, Stack::EMPTY),
-            mem::take(&mut self.starved),
-        )
+        self.publish(platform);
+        Taken {
+            sealed: mem::replace(&mut self.sealed, Stack::EMPTY),
+            listed,
+            starved: mem::take(&mut self.starved),
+            // What is open has not become old, or it would have been taken.
+            open: self.has_open().then(|| P::PERIOD - age),
+        }
+    }
+
+    fn hurry(&mut self, platform: &P) -> usize {
+        let open = self.unhurried();
+
+        if open != 0 {
+            self.hurried = true;
+            self.since = platform.now().wrapping_sub(P::PERIOD);
+            self.publish(platform);
+            self.want(platform, Wake::Now);
+        }
+        open
     }
 
     fn age(&self, platform: &P) -> usize {
@@ -508,7 +667,7 @@ impl<P: Platform> Shard<P> {
     }
 
     /// Exchanges blocks with `pages`, so that the shard has the spares it should.
-    fn restock(&mut self, pages: &mut Stack<P>) {
+    fn restock(&mut self, platform: &P, pages: &mut Stack<P>) {
         while self.spares.len < SPARES {
             let Some(page) = pages.pop() else { break };
             self.spares.push(page);
@@ -517,7 +676,19 @@ impl<P: Platform> Shard<P> {
             let Some(page) = self.spares.pop() else { break };
             pages.push(page);
         }
+        self.publish(platform);
     }
+}
+
+/// What a drain took out of a shard.
+struct Taken<P: Platform> {
+    /// The newest on top.
+    sealed: Stack<P>,
+    listed: Option<(List, P::Snapshot)>,
+    /// Whether a push has found no block.
+    starved: bool,
+    /// In how many ticks something that is still open becomes too old.
+    open: Option<usize>,
 }
 
 /// Takes over `object`, if there is room for it.
@@ -577,162 +748,242 @@ unsafe fn push_slowly<P: Platform>(
     }
 }
 
+/// Lists that can wait at once, each with a snapshot of its own.
+///
+/// Of all that was sealed or taken up to now, snapshots stand for the end of this grace period or of
+/// the next one.
+const LISTS: usize = 2;
+
 /// What was taken out of a shard and waits for grace periods.
+///
+/// # Invariants
+///
+/// - Of the blocks in `older` the one on top has the earliest snapshot, of those in `newer` the
+///   latest, and none in `newer` an earlier one than any in `older`.
+/// - Of the lists an earlier one has the earlier snapshot.
 pub struct Waiting<P: Platform> {
-    blocks: Stack<P>,
-    listed: List,
-    /// For `listed`.
-    snapshot: Option<P::Snapshot>,
-    freed: u64,
+    older: Stack<P>,
+    newer: Stack<P>,
+    listed: [Option<(List, P::Snapshot)>; LISTS],
+    ready: Ready<P>,
     twice: u64,
 }
 
 // SAFETY: As for `Shard`.
 unsafe impl<P: Platform> Send for Waiting<P> where P::Page: Send {}
 
+/// What no reader reads any more, for [`reclaim()`].
+#[must_use = "what is in it would be leaked"]
+pub struct Ready<P: Platform> {
+    blocks: Stack<P>,
+    listed: List,
+}
+
+impl<P: Platform> Ready<P> {
+    const EMPTY: Self = Self {
+        blocks: Stack::EMPTY,
+        listed: List::EMPTY,
+    };
+
+    fn is_empty(&self) -> bool {
+        self.blocks.top.is_none() && self.listed.first.is_none()
+    }
+}
+
 impl<P: Platform> Waiting<P> {
     /// Nothing waits.
+    // INVARIANT: Nor is anything in a wrong order.
     pub(super) const fn new() -> Self {
         Self {
-            blocks: Stack::EMPTY,
-            listed: List::EMPTY,
-            snapshot: None,
-            freed: 0,
+            older: Stack::EMPTY,
+            newer: Stack::EMPTY,
+            listed: [const { None }; LISTS],
+            ready: Ready::EMPTY,
             twice: 0,
         }
     }
 
-    /// How many objects were freed, and how many were not because they had been pushed twice.
-    pub fn counts(&self) -> (u64, u64) {
-        (self.freed, self.twice)
+    /// How many objects were not freed because they had been pushed twice.
+    pub fn twice(&self) -> u64 {
+        self.twice
+    }
+
+    /// Gives out what is to be freed.
+    pub fn take_ready(&mut self) -> Ready<P> {
+        mem::replace(&mut self.ready, Ready::EMPTY)
     }
 
     /// Whether something waits for a grace period.
     fn is_empty(&self) -> bool {
-        self.blocks.top.is_none() && self.listed.first.is_none()
+        self.older.top.is_none()
+            && self.newer.top.is_none()
+            && self.listed.iter().all(Option::is_none)
     }
 
-    /// Frees the listed objects if their grace period is over.
-    fn reclaim_listed(&mut self, platform: &P) {
-        if !self.snapshot.is_some_and(|snap| platform.elapsed(&snap)) {
-            return;
+    /// Adds what has just been taken out of a shard, and so is later than all that is here.
+    fn add(&mut self, platform: &P, sealed: Stack<P>, listed: Option<(List, P::Snapshot)>) {
+        let mut sealed = sealed.reversed();
+
+        // INVARIANT: In the order in which they were sealed.
+        while let Some(mut block) = sealed.pop() {
+            if P::ADOPTS {
+                self.twice += block.retain(|object| platform.adopt(object)) as u64;
+            }
+            self.newer.push(block);
         }
-        self.snapshot = None;
-        while let Some((_, object)) = self.listed.pop() {
-            // SAFETY: The list owned the object, and its snapshot has elapsed.
-            unsafe { platform.reclaim(None, &mut [object]) };
-            self.freed += 1;
+        if let Some((list, snapshot)) = listed {
+            self.add_listed(platform, list, snapshot);
         }
     }
 
-    /// Frees the objects of those blocks whose grace period is over, and returns these blocks.
-    fn reclaim_blocks(&mut self, platform: &P) -> Stack<P> {
-        let mut blocks = mem::replace(&mut self.blocks, Stack::EMPTY);
-        let mut emptied = Stack::EMPTY;
+    fn add_listed(&mut self, platform: &P, list: List, snapshot: P::Snapshot) {
+        let last = self.listed.iter().rposition(Option::is_some);
+        let place = match last {
+            Some(last) => match &self.listed[last] {
+                // They wait for the same, or there is no place for another: the later snapshot is
+                // good for both.
+                Some((_, earlier)) if platform.same(earlier, &snapshot) => last,
+                _ => (last + 1).min(LISTS - 1),
+            },
+            None => 0,
+        };
+        // INVARIANT: The latest of all, in the last place that is in use.
+        let (target, latest) = self.listed[place].get_or_insert((List::EMPTY, snapshot));
 
-        while let Some(mut block) = blocks.pop() {
+        *latest = snapshot;
+        self.twice += target.append(list, |object| platform.adopt(object)) as u64;
+    }
+
+    /// Finds out which lists no grace period stands in the way of.
+    fn reap_listed(&mut self, platform: &P) {
+        while let Some((list, _)) =
+            self.listed[0].take_if(|(_, snapshot)| platform.elapsed(snapshot))
+        {
+            let _all = self.ready.listed.append(list, |_| true);
+            // INVARIANT: The others keep their order.
+            self.listed.rotate_left(1);
+        }
+    }
+
+    /// The same of blocks. Those behind the first that has to wait have to wait as well.
+    fn reap_blocks(&mut self, platform: &P) {
+        loop {
+            if self.older.top.is_none() {
+                // INVARIANT: The earliest is on top now.
+                self.older = mem::replace(&mut self.newer, Stack::EMPTY).reversed();
+            }
+            let Some(block) = &self.older.top else { break };
             if !block.snapshot.is_some_and(|snap| platform.elapsed(&snap)) {
-                self.blocks.push(block);
-                continue;
+                break;
             }
-            let kind = Some(block.kind);
-            // SAFETY: The block owned its objects, and its snapshot has elapsed.
-            unsafe { platform.reclaim(kind, block.objects()) };
-            self.freed += block.len as u64;
-            // INVARIANT: No object is left.
-            block.len = 0;
-            block.snapshot = None;
-            emptied.push(block);
-        }
-        emptied
-    }
-
-    fn adopt_listed(&mut self, platform: &P) {
-        let mut all = mem::replace(&mut self.listed, List::EMPTY);
-
-        while let Some((head, object)) = all.pop() {
-            if !platform.adopt(object) {
-                self.twice += 1;
-                continue;
+            if let Some(block) = self.older.pop() {
+                self.ready.blocks.push(block);
             }
-            // SAFETY: Head and object come from a list that owned them.
-            let _unused = unsafe { self.listed.push(head, object) };
         }
     }
 }
 
-/// What a drain leaves behind for its caller to come back for.
+/// What a drain leaves behind for its caller to come back for, by [`follow_up()`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Rest {
+    /// Something can be freed.
+    pub ready: bool,
     /// Something waits for a grace period, which has to be started.
     pub waiting: bool,
+    /// A list is among it. It may wait for a later grace period than it had to when it was taken.
+    pub listed: bool,
     /// In how many ticks something open becomes too old.
     pub open: Option<usize>,
 }
 
-/// Seals what has become old, or `all`, and frees what no grace period stands in the way of.
+/// Seals what has become old, or `all`, and finds out what no grace period stands in the way of.
 pub fn drain<P: Platform>(
     platform: &P,
     lock: &impl Lock<Shard<P>>,
     waiting: &mut Waiting<P>,
     all: bool,
 ) -> Rest {
-    // First, because then the next list can wait.
-    waiting.reclaim_listed(platform);
+    // First, because then there is a place for the next list.
+    waiting.reap_listed(platform);
 
-    let had_list = waiting.listed.first.is_some();
-    let (mut sealed, starved) = lock.with(|shard| shard.take(platform, all, waiting));
+    let taken = lock.with(|shard| shard.take(platform, all));
+    waiting.add(platform, taken.sealed, taken.listed);
+    waiting.reap_blocks(platform);
 
-    if !had_list {
-        waiting.adopt_listed(platform);
-    }
-    while let Some(mut block) = sealed.pop() {
-        if P::ADOPTS {
-            waiting.twice += block.retain(|object| platform.adopt(object)) as u64;
+    if taken.starved {
+        let mut pages = Stack::EMPTY;
+        while pages.len < SPARES {
+            let Some(page) = platform.page_mightsleep() else {
+                break;
+            };
+            pages.push(page);
         }
-        waiting.blocks.push(block);
+        lock.with(|shard| {
+            shard.dry = pages.top.is_none().then(|| platform.now());
+            shard.restock(platform, &mut pages);
+        });
     }
-    let mut pages = waiting.reclaim_blocks(platform);
+    Rest {
+        ready: !waiting.ready.is_empty(),
+        waiting: !waiting.is_empty(),
+        listed: waiting.listed[0].is_some(),
+        open: taken.open,
+    }
+}
 
-    while starved && pages.len < SPARES {
-        let Some(page) = platform.page() else { break };
-        pages.push(page);
-    }
-    lock.with(|shard| {
-        shard.restock(&mut pages);
-        let is_blocked = shard.listed.first.is_some() && waiting.listed.first.is_some();
-        let open = || match P::PERIOD.saturating_sub(shard.age(platform)) {
-            // The end of the older list's grace period is what has somebody come.
-            0 if is_blocked => P::PERIOD,
-            ticks => ticks.max(1),
-        };
-        Rest {
-            waiting: !waiting.is_empty(),
-            open: shard.has_open().then(open),
+/// Frees what [`drain()`] has found ready, and returns how many objects that were. To be called without
+/// any lock, as destructors are run.
+pub fn reclaim<P: Platform>(platform: &P, lock: &impl Lock<Shard<P>>, mut ready: Ready<P>) -> u64 {
+    let mut pages = Stack::EMPTY;
+    let mut freed = 0;
+
+    while let Some(mut block) = ready.blocks.pop() {
+        let kind = Some(block.kind);
+        // SAFETY: The block owned its objects, and its snapshot has elapsed.
+        unsafe { platform.reclaim(kind, block.objects()) };
+        freed += block.len as u64;
+        // INVARIANT: No object is left.
+        block.len = 0;
+        block.snapshot = None;
+        // The others are freed at once.
+        if pages.len < SPARES {
+            pages.push(block);
         }
-    })
+    }
+    while let Some((_, object)) = ready.listed.pop() {
+        // SAFETY: The list owned the object, and its snapshot has elapsed.
+        unsafe { platform.reclaim(None, &mut [object]) };
+        freed += 1;
+    }
+    if pages.top.is_some() {
+        lock.with(|shard| shard.restock(platform, &mut pages));
+    }
+    freed
 }
 
 /// Waits until every object is freed that was pushed before.
 ///
-/// `drain_all` has to call [`drain()`] for all of every shard, and to say whether something is left
-/// that is open.
-pub fn barrier<P: Platform>(platform: &P, mut drain_all: impl FnMut() -> bool) {
-    let left = drain_all();
-    platform.synchronize();
-    // An older list was in the way of a newer one.
-    if left {
-        drain_all();
-        platform.synchronize();
-    }
+/// `drain_all` has to call [`drain()`] for all of every shard, and to say whether a list still waits;
+/// `flush` to wait until what that found ready is freed.
+pub fn barrier<P: Platform>(platform: &P, drain_all: impl Fn() -> bool, flush: impl FnOnce()) {
     drain_all();
+    platform.synchronize();
+    // A list that had no place of its own may have joined one of ours in the last place, with its later
+    // snapshot. As the list before that has gone with our grace period, ours is in the first place now,
+    // where none joins it.
+    if drain_all() {
+        platform.synchronize();
+        drain_all();
+    }
+    flush();
 }
 
 /// Waits until every object is freed, where nobody pushes any more but destructors.
 ///
-/// `drain` has to call [`drain()`] for all of a shard; `done` says how many of its objects were freed
-/// or had been pushed twice, and `pushed` how many were pushed.
+/// `drain` has to call [`drain()`] for all of a shard, and to wait until what that found ready is freed;
+/// `done` says how many of its objects were freed or had been pushed twice, and `pushed` how many were
+/// pushed.
 pub fn finish<P: Platform, T>(
     platform: &P,
     shards: &[T],
@@ -752,19 +1003,23 @@ pub fn finish<P: Platform, T>(
     }
 }
 
-/// Has the next drain, which comes at once, take what is open, and frees the spare blocks.
+/// Has the next drain, which comes at once, take what is open.
 ///
-/// Returns how many objects and blocks that are. What was hurried before does not count again.
+/// Returns how many objects that are. What was hurried before does not count again.
+pub fn hurry<P: Platform>(platform: &P, lock: &impl Lock<Shard<P>>) -> usize {
+    lock.with(|shard| shard.hurry(platform))
+}
+
+/// As [`hurry()`], and frees the spare blocks.
+///
+/// Returns how many objects and blocks that are.
 pub fn shrink<P: Platform>(platform: &P, lock: &impl Lock<Shard<P>>) -> usize {
     let (open, spares) = lock.with(|shard| {
-        let open = shard.unhurried();
-        if open != 0 {
-            shard.hurried = true;
-            shard.since = platform.now().wrapping_sub(P::PERIOD);
-            shard.want(platform, Wake::Now);
-        }
+        let open = shard.hurry(platform);
         // To be dropped without the lock.
-        (open, mem::replace(&mut shard.spares, Stack::EMPTY))
+        let spares = mem::replace(&mut shard.spares, Stack::EMPTY);
+        shard.publish(platform);
+        (open, spares)
     });
     open + spares.len
 }

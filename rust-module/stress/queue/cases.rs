@@ -51,6 +51,7 @@ use crate::{
         page::NoLocksPage,
         slots::PageSlots, //
     },
+    promises,
     queue::{
         platform,
         Accepts,
@@ -75,10 +76,10 @@ extern "C" {
     fn nolocks_write_file(path: *const c_char, buffer: *const u8, length: usize) -> isize;
 }
 
-const NAME: &CStr = c"nolocks_queue_stress";
+pub(crate) const NAME: &CStr = c"nolocks_queue_stress";
 
 /// All cases, the first with bit 0.
-pub(crate) const CASES: [Case<Env>; 28] = [
+pub(crate) const CASES: [Case<Env>; 29] = [
     ("task", |env| context(env, Context::Task)),
     ("raw_irqsave", |env| context(env, Context::RawIrqsave)),
     ("raw", |env| context(env, Context::Raw)),
@@ -106,6 +107,7 @@ pub(crate) const CASES: [Case<Env>; 28] = [
     ("creation", creation),
     ("debugfs", debugfs),
     ("drop_caches", drop_caches),
+    ("promises", promises::all),
     ("ledger", ledger),
 ];
 
@@ -187,7 +189,7 @@ fn origin(nth: usize) -> Origin {
 }
 
 /// Pushes objects with a head, which cannot come back, in the context of the caller.
-fn push_all(queue: &Queue<Watched>, objects: usize) -> Result {
+pub(crate) fn push_all(queue: &Queue<Watched>, objects: usize) -> Result {
     for _ in 0..objects {
         let _ = Boxed::new(Origin::Kmalloc)?.push(queue, How::Push);
     }
@@ -195,20 +197,20 @@ fn push_all(queue: &Queue<Watched>, objects: usize) -> Result {
 }
 
 /// Of all that was pushed, every object was freed, once.
-struct Ledger {
+pub(crate) struct Ledger {
     freed: u64,
     corrupt: u64,
 }
 
 impl Ledger {
-    fn open() -> Self {
+    pub(crate) fn open() -> Self {
         Self {
             freed: FREED.load(Relaxed),
             corrupt: CORRUPT.load(Relaxed),
         }
     }
 
-    fn close(&self, outcome: Outcome, queued: u64) -> Outcome {
+    pub(crate) fn close(&self, outcome: Outcome, queued: u64) -> Outcome {
         let freed = FREED.load(Relaxed) - self.freed;
         let corrupt = CORRUPT.load(Relaxed) - self.corrupt;
 
@@ -685,6 +687,10 @@ unsafe impl Hooks for Pageless {
     fn page() -> Option<NoLocksPage> {
         None
     }
+
+    fn page_mightsleep() -> Option<NoLocksPage> {
+        None
+    }
 }
 
 // SAFETY: A destructor does not free the memory that its object is in, and it is one of a `Timed`.
@@ -786,7 +792,7 @@ fn wait_until_freed(queue: &Queue<Watched>, objects: u64) -> Stats {
 const SOON: Delta = Delta::from_millis(900);
 
 /// Whether `func` is done before anything that it has queued could have become old.
-fn in_time<T>(func: impl FnOnce() -> Result<T>) -> Result<(T, bool)> {
+pub(crate) fn in_time<T>(func: impl FnOnce() -> Result<T>) -> Result<(T, bool)> {
     let start = Instant::<Monotonic>::now();
 
     Ok((func()?, start.elapsed() < SOON))
@@ -1104,11 +1110,14 @@ fn debugfs(_env: &Env) -> Result<Outcome> {
         ("pushed", stats.pushed),
         ("freed", stats.freed),
         ("returned", stats.returned),
+        ("backlog", stats.backlog()),
         ("twice", stats.twice),
         ("listed", stats.listed),
         ("blocks_full", stats.full),
         ("blocks_aged", stats.aged),
+        ("lists", stats.lists),
         ("blockless", stats.blockless),
+        ("drains", stats.drains),
     ];
     let text = core::str::from_utf8(&text[..read as usize]).map_err(|_| EINVAL)?;
     let is_same = text.lines().count() == should.len()

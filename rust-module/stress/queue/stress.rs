@@ -39,6 +39,7 @@ mod warmer;
 
 mod cases;
 mod locks;
+mod promises;
 
 use cases::{
     Env,

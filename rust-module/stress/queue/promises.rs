@@ -1,0 +1,360 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a queue promises, one promise a case: each fails if the line that keeps it is taken out.
+
+use kernel::{
+    bindings,
+    prelude::*,
+    sync::{
+        atomic::{
+            ordering::Relaxed,
+            Atomic, //
+        },
+        Arc, //
+    },
+    time::{
+        delay::fsleep,
+        Delta,
+        Instant,
+        Monotonic, //
+    },
+    ModuleMetadata, //
+};
+
+use crate::{
+    cases::{
+        in_time,
+        push_all,
+        Env,
+        Ledger,
+        NAME, //
+    },
+    context::Pinned,
+    ktap::{
+        Case,
+        Outcome, //
+    },
+    node::{
+        Boxed,
+        How,
+        Origin,
+        Watched,
+        FREED, //
+    },
+    queue::{
+        DropQueue,
+        Queue,
+        Stats,
+        CAPACITY, //
+    },
+    threads,
+    Stress, //
+};
+
+/// More than anything here takes on a slow machine. What has not come then never will.
+const PATIENCE: Delta = Delta::from_secs(60);
+
+/// Looks until `is_done`, and says whether it ever was.
+fn wait_until(mut is_done: impl FnMut() -> bool) -> bool {
+    let start = Instant::<Monotonic>::now();
+
+    while !is_done() {
+        if start.elapsed() > PATIENCE {
+            return false;
+        }
+        fsleep(Delta::from_millis(10));
+    }
+    true
+}
+
+fn push_of(queue: &Queue<Watched>, origin: Origin, objects: usize) -> Result {
+    for _ in 0..objects {
+        // Cannot come back: it has a head.
+        let _ = Boxed::new(origin)?.push(queue, How::Push);
+    }
+    Ok(())
+}
+
+/// No block can be had for as long as `func` takes.
+fn without_memory<T>(func: impl FnOnce() -> Result<T>) -> Result<T> {
+    Watched::fail(Some(0), true);
+    let result = func();
+    Watched::fail(None, false);
+    result
+}
+
+/// All of them.
+pub(crate) fn all(env: &Env) -> Result<Outcome> {
+    const PROMISES: [Case<Env>; 7] = [
+        ("timer", timer),
+        ("shards", shards),
+        ("grace_period", grace_period),
+        ("long_list", long_list),
+        ("blocks_by_drain", blocks_by_drain),
+        ("own_queue", own_queue),
+        ("beside_destructor", beside_destructor),
+    ];
+    let mut outcome = Outcome::Passed;
+
+    for (name, promise) in PROMISES {
+        match promise(env)? {
+            Outcome::Failed => outcome = outcome.check(false, fmt!("{name}")),
+            Outcome::Passed => (),
+            Outcome::Skipped(why) => pr_info!("# {name}: {why}\n"),
+        }
+    }
+    Ok(outcome)
+}
+
+/// One object in a block, and then a full block of the other kind: the drain that comes for this one
+/// has the timer armed again for the first.
+fn timer(_env: &Env) -> Result<Outcome> {
+    let ledger = Ledger::open();
+    let queue = Queue::<Watched>::new(NAME)?;
+    let objects = CAPACITY as u64 + 1;
+
+    // All in one shard.
+    let pinned = Pinned::new();
+    push_of(&queue, Origin::Kmalloc, 1)?;
+    push_of(&queue, Origin::Vmalloc, CAPACITY)?;
+    drop(pinned);
+    let all = wait_until(|| queue.stats().freed >= objects);
+    let outcome = Outcome::Passed.check(all, fmt!("stranded: {:?}", queue.stats()));
+    drop(queue);
+    Ok(ledger.close(outcome, objects))
+}
+
+/// A CPU pushes to a shard of its own, and a try that fails there goes to the neighbour's.
+fn shards(env: &Env) -> Result<Outcome> {
+    if threads::online_cpus().get() < 2 {
+        return Ok(Outcome::Skipped("there is one CPU only"));
+    }
+    let ledger = Ledger::open();
+    let mut queued = 0;
+
+    loop {
+        let queue = Queue::<Watched>::new(NAME)?;
+        let held = Watched::hold();
+        let (came_back, is_young) = in_time(|| {
+            let (headless, tried) = (Atomic::new(false), Atomic::new(false));
+
+            // One CPU opens a block.
+            threads::run(2, &|nth| push_all(&queue, if nth == 1 { 1 } else { 0 }))?;
+            // And the other finds none in its own shard.
+            without_memory(|| {
+                threads::run(2, &|nth| {
+                    if nth == 0 {
+                        let push = |how| -> Result<bool> {
+                            Ok(Boxed::new(Origin::Kmalloc)?.push(&queue, how).is_some())
+                        };
+                        headless.store(push(How::Headless)?, Relaxed);
+                        tried.store(push(How::Try)?, Relaxed);
+                    }
+                    Ok(())
+                })
+            })?;
+            Ok((headless.load(Relaxed), tried.load(Relaxed)))
+        })?;
+        drop(held);
+        queued += queue.stats().pushed;
+        drop(queue);
+        // Unless it was no longer open.
+        if !is_young {
+            continue;
+        }
+        let is_neighbour = threads::cpu_of(0) ^ 1 == threads::cpu_of(1);
+        let outcome = Outcome::Passed
+            .check(
+                came_back.0 || env.config.fail,
+                fmt!("an object went to another CPU's shard"),
+            )
+            .check(
+                !came_back.1 || !is_neighbour || env.config.fail,
+                fmt!("the neighbour's shard was not tried"),
+            );
+        return Ok(ledger.close(outcome, queued));
+    }
+}
+
+/// Nothing is freed before its grace period is over, be it in a block or in a list.
+fn grace_period(_env: &Env) -> Result<Outcome> {
+    let ledger = Ledger::open();
+    let mut outcome = Outcome::Passed;
+    let mut queued = 0;
+
+    for memory in [true, false] {
+        for objects in [CAPACITY / 2, CAPACITY] {
+            let queue = Queue::<Watched>::new(NAME)?;
+            let before = FREED.load(Relaxed);
+            let push = || push_all(&queue, objects);
+            let held = Watched::hold();
+
+            if memory {
+                push()?;
+            } else {
+                without_memory(push)?;
+            }
+            // Asks for everything, and finds that nothing has elapsed.
+            queue.barrier();
+            let early = FREED.load(Relaxed) - before;
+            drop(held);
+            queue.barrier();
+            let late = FREED.load(Relaxed) - before;
+            queued += objects as u64;
+            outcome = outcome.check(
+                early == 0 && late == objects as u64,
+                fmt!("memory={memory}: of {objects} {early} were freed too early, {late} in all"),
+            );
+        }
+    }
+    Ok(ledger.close(outcome, queued))
+}
+
+/// A list as long as a block is freed as a block is, and what waits for blocks does not have somebody
+/// come for nothing.
+fn long_list(_env: &Env) -> Result<Outcome> {
+    const LISTS: usize = 8;
+    const OBJECTS: u64 = (LISTS * CAPACITY) as u64;
+    /// A slow machine, or a long grace period, may spoil some.
+    const ROUNDS: usize = 50;
+    let ledger = Ledger::open();
+    let mut queued = 0;
+    let mut seen = None;
+
+    for round in 1..=ROUNDS {
+        let queue = Queue::<Watched>::new(NAME)?;
+        let (stats, is_young) = without_memory(|| {
+            in_time(|| {
+                let pinned = Pinned::new();
+                push_all(&queue, LISTS * CAPACITY)?;
+                drop(pinned);
+                Ok(wait_until(|| queue.stats().freed >= OBJECTS).then(|| queue.stats()))
+            })
+        })?;
+        queued += OBJECTS;
+        if is_young && stats.is_some() {
+            seen = stats;
+            if round > 1 {
+                pr_info!("# tries: {round}\n");
+            }
+            break;
+        }
+    }
+    pr_info!("# long list: {seen:?}\n");
+    let outcome = Outcome::Passed.check(
+        // At most one for each list that is full, for each that is to be freed, and every 20 ms.
+        seen.is_some_and(|stats: Stats| stats.drains <= 2 * LISTS as u64 + 50),
+        fmt!("{OBJECTS} objects in lists: {seen:?}"),
+    );
+    Ok(ledger.close(outcome, queued))
+}
+
+/// A drain, which may sleep, gets blocks where a push cannot.
+fn blocks_by_drain(env: &Env) -> Result<Outcome> {
+    let ledger = Ledger::open();
+    let queue = Queue::<Watched>::new(NAME)?;
+    let push = || -> Result<bool> {
+        let _pinned = Pinned::new();
+        Ok(Boxed::new(Origin::Kmalloc)?
+            .push(&queue, How::Headless)
+            .is_none())
+    };
+
+    Watched::fail_pushes(true);
+    let pinned = Pinned::new();
+    let first = push();
+    let stocked = wait_until(|| queue.shrinkable() != 0);
+    let second = push();
+    drop(pinned);
+    Watched::fail_pushes(false);
+    let (first, second) = (first?, second?);
+    queue.barrier();
+    let outcome = Outcome::Passed.check(
+        !first && stocked && second || env.config.fail,
+        fmt!("first queued: {first}, blocks came: {stocked}, second queued: {second}"),
+    );
+    Ok(ledger.close(outcome, u64::from(first) + u64::from(second)))
+}
+
+static ENDED: Atomic<u64> = Atomic::new(0);
+
+/// Has a reference to the queue that it waits in.
+struct Member(Arc<DropQueue<Member>>);
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        // What a destructor may do: it is in the midst of its own queue, and holds no lock.
+        let _stats = self.0.stats();
+        self.0.flush();
+        kernel::sync::rcu::synchronize_rcu();
+        ENDED.add(1, Relaxed);
+    }
+}
+
+/// The destructor of an object has the last reference to its queue.
+fn own_queue(_env: &Env) -> Result<Outcome> {
+    const ROUNDS: u64 = 10;
+    // SAFETY: The module is there as long as we run.
+    let references = || unsafe { bindings::module_refcount(Stress::THIS_MODULE.as_ptr()) };
+    let before = (ENDED.load(Relaxed), references());
+    let mut all = true;
+
+    for round in 1..=ROUNDS {
+        let queue = Arc::new(DropQueue::<Member>::new(NAME)?, GFP_KERNEL)?;
+        queue.push_mightsleep(KBox::new(Member(queue.clone()), GFP_KERNEL)?);
+        queue.flush();
+        drop(queue);
+        // The module is kept until the queue has ended; the next one may have its name then.
+        all &= wait_until(|| ENDED.load(Relaxed) - before.0 == round && references() == before.1);
+    }
+    let ended = ENDED.load(Relaxed) - before.0;
+    Ok(Outcome::Passed.check(
+        all,
+        fmt!(
+            "{ended} destructors were run of {ROUNDS}, and {} queues are left",
+            references() - before.1
+        ),
+    ))
+}
+
+/// Whether a destructor runs, and how many saw a drain meanwhile.
+static RUNNING: Atomic<u64> = Atomic::new(0);
+static WAITED: Atomic<u64> = Atomic::new(0);
+
+/// Waits in its destructor until its queue was drained again.
+struct Waiter(Arc<DropQueue<Waiter>>, bool);
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        if self.1 {
+            let before = self.0.stats().drains;
+            RUNNING.store(1, Relaxed);
+            WAITED.add(
+                u64::from(wait_until(|| self.0.stats().drains > before)),
+                Relaxed,
+            );
+        }
+    }
+}
+
+/// While a destructor runs, others can drain its shard.
+fn beside_destructor(_env: &Env) -> Result<Outcome> {
+    let queue = Arc::new(DropQueue::<Waiter>::new(NAME)?, GFP_KERNEL)?;
+    let waited = WAITED.load(Relaxed);
+    let pinned = Pinned::new();
+
+    RUNNING.store(0, Relaxed);
+    queue.push_mightsleep(KBox::new(Waiter(queue.clone(), true), GFP_KERNEL)?);
+    queue.flush();
+    let is_running = wait_until(|| RUNNING.load(Relaxed) != 0);
+    // To the same shard, for which somebody comes.
+    queue.push_mightsleep(KBox::new(Waiter(queue.clone(), false), GFP_KERNEL)?);
+    queue.flush();
+    drop(pinned);
+    queue.barrier();
+    let waited = WAITED.load(Relaxed) - waited;
+    Ok(Outcome::Passed.check(
+        is_running && waited == 1,
+        fmt!("a destructor ran: {is_running}; drained meanwhile: {waited}"),
+    ))
+}
