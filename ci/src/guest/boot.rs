@@ -114,6 +114,9 @@ impl Guest {
         let mut words: Vec<&str> = vec![
             // 7.3's 9p refuses a source that is not named.
             "root=/dev/root",
+            // As virtme-ng mounts it, but cached: nobody changes it, and without a cache each page of a
+            // program that starts is asked of the host.
+            "rootflags=version=9p2000.L,trans=virtio,access=any,msize=524288,cache=loose",
             // The markers must not fall to rate limits, nor the log to its own size.
             "printk.devkmsg=on",
             "log_buf_len=4M",

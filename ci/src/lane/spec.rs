@@ -129,8 +129,8 @@ pub struct Control {
     pub name: String,
     pub module: String,
     pub params: String,
-    /// Controls that name the same boot share it, and with a `[[boot]]` if it is one's name: their
-    /// reports must not be lockdep's.
+    /// Controls that name the same boot share it, and with a `[[boot]]` if it is one's name. Only the
+    /// last one's report may be lockdep's, which is silent from then on.
     pub boot: Option<String>,
     /// Splat rules that must fire, and no others may; and what each of their reports must say.
     #[serde(default)]
@@ -138,6 +138,17 @@ pub struct Control {
     /// KTAP cases of the module that must fail, and why they must say so; no others may.
     #[serde(default)]
     pub fails: BTreeMap<String, String>,
+}
+
+/// Rules whose report turns lockdep off.
+const LOCKDEP: [&str; 2] = ["invalid-wait-context", "circular-dependency"];
+
+impl Control {
+    pub fn silences_lockdep(&self) -> bool {
+        self.expect
+            .keys()
+            .any(|rule| LOCKDEP.contains(&rule.as_str()))
+    }
 }
 
 impl Lane {
@@ -261,6 +272,15 @@ fn parse(text: &str) -> Result<Lane, (usize, String)> {
             return bad("control: two have the same name");
         }
     }
+    for (boot, controls) in lane.later_boots() {
+        let mut before = controls.iter().rev().skip(1);
+        if let Some(control) = before.find(|c| c.silences_lockdep()) {
+            return bad(&format!(
+                "control: {} must be the last one of boot {boot}, because lockdep is silent after its report",
+                control.name
+            ));
+        }
+    }
     Ok(lane)
 }
 
@@ -356,6 +376,24 @@ mod tests {
     }
 
     #[test]
+    fn only_the_last_control_of_a_boot_may_silence_lockdep() {
+        let control = |name: &str, rule: &str| {
+            format!(
+                "#: [[control]]\n#: name = \"{name}\"\n#: module = \"m\"\n#: params = \"\"\n#: boot = \"b\"\n\
+                 #: expect = {{ {rule} = \"x\" }}\n"
+            )
+        };
+        let silent = control("silent", "invalid-wait-context");
+        let other = control("other", "warning");
+        assert!(parse(&format!("{GOOD}{other}{silent}")).is_ok());
+        let e = error(&format!("{GOOD}{silent}{other}"));
+        assert!(
+            e.contains("silent must be the last one of boot controls-b"),
+            "{e}"
+        );
+    }
+
+    #[test]
     fn an_unknown_lane_lists_the_known() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a.config"), GOOD).unwrap();
@@ -404,9 +442,8 @@ mod tests {
             "pushed-twice-to-blocks",
             "pushed-twice-by-its-head",
         ];
-        let all = |first: &[&'static str]| [first, &LEDGER, &QUEUE].concat();
-        let lockdep = all(&[ATOMIC, KERNEL]);
-        let rt = all(&[ATOMIC, "spin-trylock-under-pi-lock", KERNEL]);
+        let lockdep = [&[KERNEL][..], &LEDGER, &QUEUE, &[ATOMIC]].concat();
+        let rt = [&lockdep[..], &["spin-trylock-under-pi-lock"]].concat();
         let want: BTreeMap<&str, Vec<&str>> = BTreeMap::from([
             ("arm64-lockdep", lockdep.clone()),
             ("arm64-rt", rt.clone()),

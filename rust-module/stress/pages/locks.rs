@@ -302,9 +302,15 @@ fn defer(
     /// Pages for one visit.
     const PAGES: usize = CALLS / 2;
     let mut outcome = outcome;
+    // Else the irq_work that frees the page runs in the midst of the call, and takes locks.
+    let alone = cfg!(CONFIG_PREEMPT_RT) || !ctx.irqs_enabled();
 
     for (op, charged, deferred) in [
-        ("free_charged", true, is_deferred(ctx) && charge().is_some()),
+        (
+            "free_charged",
+            true,
+            alone && is_deferred(ctx) && charge().is_some(),
+        ),
         ("free_full", false, !ctx.trylock_allowed()),
     ] {
         let mut tally = Tally::new();
