@@ -138,10 +138,13 @@ fn node_of(cpu: u32) -> NumaNode {
 
 /// Calls `drop()` for `owner` in a task of its own, until which the module stays.
 pub(super) fn drop_elsewhere<T: ForeignOwnable>(owner: T) {
+    /// # Safety
+    ///
+    /// `owner` is from `into_foreign()` and passed to nobody else, and the task was created for this.
     unsafe extern "C" fn end<T: ForeignOwnable>(owner: *mut c_void) -> c_int {
-        // SAFETY: From `into_foreign()` below, and passed on once.
+        // SAFETY: By the safety requirement on `owner`.
         drop(unsafe { T::from_foreign(owner) });
-        // SAFETY: This is the task that was created for it, and nothing of ours is left on its stack.
+        // SAFETY: By the safety requirement on the task, and nothing of ours is left on its stack.
         unsafe { nolocks_queue_ended() }
     }
     // SAFETY: `end` takes what it is passed.
