@@ -6,7 +6,7 @@
 #   make stress LANE=all SECONDS=60   every lane, longer
 
 .DEFAULT_GOAL := help
-.PHONY: help setup stress soak test check series-check sparse bench apply unapply build modules shell perf-kmem repro results clean
+.PHONY: help setup stress soak test check series-check sparse bench torture apply unapply build modules shell perf-kmem repro results clean
 
 given = $(if $($1),--$2='$($1)')
 # Only from the command line: a shell has a SECONDS of its own, and may have exported it.
@@ -29,6 +29,7 @@ help:
 	@echo 'make series-check  build and boot every prefix of the series'
 	@echo 'make sparse        sparse on what the series touches in mm/, with a seeded error as control'
 	@echo 'make bench         instructions of a page and of queueing an object, with and without the series'
+	@echo 'make torture       slub_kunit, test_vmalloc, rcutorture and rcuscale on PREEMPT_RT, with and without the series'
 	@echo 'make apply KDIR=   put the series on your 7.3 tree (git am, or patch where there is no git)'
 	@echo 'make unapply KDIR= take it off again'
 	@echo 'make build         build the kernel of a lane'
@@ -45,7 +46,7 @@ help:
 	@echo 'OBJECTS=  the same of the queue'"'"'s'
 	@echo 'NOLOCKS_CACHE=  where everything is built (default ~/.cache/nolocks)'
 
-setup check series-check sparse clean:
+setup check series-check sparse torture clean:
 	$(call takes,)
 	$(run) $@
 

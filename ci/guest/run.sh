@@ -45,6 +45,21 @@ while read -r verb name file params <&3; do
 			rmmod "${file%.ko}" || rc=$?
 		fi
 		;;
+	hold | wait)
+		# For so many seconds, or until the kernel has said a word once more: the first parameter.
+		first=${params%% *}
+		[ "$verb" = hold ] || said=$(dmesg | grep -c "$first")
+		# shellcheck disable=SC2086
+		insmod "/mnt/modules/$file" ${params#"$first"}
+		rc=$?
+		if [ $rc = 0 ]; then
+			case $verb in
+			hold) sleep "$first" ;;
+			wait) until [ "$(dmesg | grep -c "$first")" -gt "$said" ]; do sleep 1; done ;;
+			esac
+			rmmod "${file%.ko}" || rc=$?
+		fi
+		;;
 	perf)
 		# Only the flag's own allocations (bit 9 of gfp_flags): perf kmem gives up on a page that was
 		# split before it was freed, as others' pages may be. Recorded to tmpfs, because perf record

@@ -3,11 +3,13 @@
  * What the Rust side cannot name because it is a macro or an inline function.
  */
 #include <linux/cpumask.h>
+#include <linux/minmax.h>
 #include <linux/mutex.h>
 #include <linux/perf_event.h>
 #include <linux/preempt.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
+#include <linux/timekeeping.h>
 #include <asm/irq_regs.h>
 
 #ifdef CONFIG_X86_64
@@ -138,8 +140,9 @@ void nolocks_nmi_send(unsigned int cpu)
 #define NOLOCKS_NMI_CYCLES	100000
 /*
  * On a busy host the way out of an interrupt may take longer than that, and the
- * interrupted code never gets anywhere: after so many overflows in a row that
- * found no call the time between them doubles, up to 128 times.
+ * interrupted code never gets anywhere: it gets twice the time that the handler
+ * took, and after so many overflows in a row that found no call the time between
+ * them doubles, up to 128 times.
  */
 #define NOLOCKS_NMI_IDLE	64
 #define NOLOCKS_NMI_SHIFT	7
@@ -154,14 +157,17 @@ static void nolocks_overflow(struct perf_event *event,
 			     struct pt_regs *regs)
 {
 	unsigned int *idle = this_cpu_ptr(&nolocks_cycles_idle);
+	u64 took = ktime_get_mono_fast_ns();
 
 	if (nolocks_nmi_handler(instruction_pointer(regs)))
 		*idle = 0;
 	else if (*idle < NOLOCKS_NMI_IDLE * NOLOCKS_NMI_SHIFT)
 		(*idle)++;
+	took = ktime_get_mono_fast_ns() - took;
 	/* The driver takes it for the overflow after the next. */
-	event->hw.sample_period = (u64)NOLOCKS_NMI_CYCLES
-				  << *idle / NOLOCKS_NMI_IDLE;
+	event->hw.sample_period = clamp(2 * took, (u64)NOLOCKS_NMI_CYCLES
+					<< *idle / NOLOCKS_NMI_IDLE,
+					(u64)NOLOCKS_NMI_CYCLES << NOLOCKS_NMI_SHIFT);
 }
 
 int nolocks_nmi_register(void)

@@ -104,6 +104,8 @@ pub enum Task {
         #[arg(long)]
         lane: Option<String>,
     },
+    /// Run the kernel's own tests of what the series changes, with the series and without it
+    Torture,
     /// Put the series on your tree
     Apply {
         #[arg(long)]

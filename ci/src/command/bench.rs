@@ -111,7 +111,7 @@ pub fn run(job: &Job, machine: Option<&str>) -> Result<()> {
         println!("\n{}", machine.about);
         text += &format!("\n## {}\n", machine.about);
         for (header, rows, left) in tables {
-            text += &format!("\n{}", markdown(&header, &rows, left));
+            text += &format!("\n{}", report::markdown(&header, &rows, left));
             println!("{}", report::table(header, rows, left));
         }
         text += &format!(
@@ -352,13 +352,6 @@ fn tables(before: &Counts, after: &Counts, irq_works: &Counts) -> Vec<Table> {
     .collect()
 }
 
-fn markdown(header: &[String], rows: &[Vec<String>], left: usize) -> String {
-    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-    let rule = (0..header.len()).map(|i| if i < left { "---" } else { "---:" }.to_owned());
-    let rows = rows.iter().map(|row| line(row));
-    line(header) + &line(&rule.collect::<Vec<_>>()) + &rows.collect::<String>()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -389,7 +382,7 @@ mod tests {
         assert_eq!(ops, ["gfp_kernel", "try_push"]);
         assert_eq!(tables[1].1, [["burst", "1"]]);
         let (header, rows, left) = &tables[2];
-        let text = markdown(header, rows, *left);
+        let text = report::markdown(header, rows, *left);
         let want =
             "| --- | --- | ---: | ---: | ---: |\n| push | kfree_rcu | 60.00 | 120.00 | 0.50 |\n";
         assert!(text.ends_with(want), "{text}");

@@ -15,6 +15,7 @@ pub mod series_check;
 pub mod sparse;
 pub mod stress;
 pub mod test;
+pub mod torture;
 
 use crate::base::exit::{self, Exit};
 use crate::base::{cache, proc};
@@ -100,6 +101,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Task::Check => check::run(&job),
         Task::SeriesCheck => series_check::run(&job),
         Task::Sparse => sparse::run(&job),
+        Task::Torture => torture::run(&job),
         Task::Bench { lane } => bench::run(&job, lane.as_deref()),
         Task::Build { at } => {
             let (_, builds) = job.builds(&at)?;

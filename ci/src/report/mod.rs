@@ -257,6 +257,14 @@ fn locks(lane: &LaneReport, context: &str) -> Vec<String> {
     OPS.map(taken).to_vec()
 }
 
+/// As [`table()`], for a page.
+pub fn markdown(header: &[String], rows: &[Vec<String>], left: usize) -> String {
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    let rule = (0..header.len()).map(|i| if i < left { "---" } else { "---:" }.to_owned());
+    let rows = rows.iter().map(|row| line(row));
+    line(header) + &line(&rule.collect::<Vec<_>>()) + &rows.collect::<String>()
+}
+
 /// The first `left` columns are text, the others numbers.
 pub fn table(header: Vec<String>, rows: Vec<Vec<String>>, left: usize) -> String {
     let mut table = Table::new();

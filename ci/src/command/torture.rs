@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `make torture`: tests that nobody here wrote, of what the series changes in the tree, with the series
+//! and without it: slub_kunit, test_vmalloc, rcutorture, and rcuscale's kfree_rcu() test.
+
+use crate::base::cache::{write_atomic, write_json};
+use crate::build::kernel::Plan;
+use crate::command::job::Job;
+use crate::guest::boot::Outcome;
+use crate::host::setup::{self, Need};
+use crate::lane::spec::Lane;
+use crate::report;
+use crate::run::ready::Ready;
+use crate::source::series::Series;
+use crate::verdict::judge;
+use crate::verdict::tally::Tally;
+use anyhow::{Context, Result, ensure};
+use regex::Regex;
+use serde::Serialize;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+/// Below the kernel's build folder.
+const MODULES: &[&str] = &[
+    "kernel/torture.ko",
+    "kernel/rcu/rcuscale.ko",
+    "kernel/rcu/rcutorture.ko",
+    "lib/test_vmalloc.ko",
+    "lib/tests/slub_kunit.ko",
+];
+
+/// The guest's plan for the tests that pass or fail. rcutorture runs for a minute, with CPU hotplug.
+const FUNCTION: &str = "module slub_kunit slub_kunit.ko
+module test_vmalloc test_vmalloc.ko run_test_mask=768 test_loop_count=20000 nr_threads=4
+hold rcutorture rcutorture.ko 60 torture_type=rcu onoff_interval=200 stat_interval=0 verbose=0
+";
+
+/// rcuscale's parameter sets.
+const SCALES: &[(&str, &str)] = &[
+    ("both", ""),
+    ("double", "kfree_rcu_test_double=1"),
+    ("single", "kfree_rcu_test_single=1"),
+    ("double_large", "kfree_rcu_test_double=1 kfree_mult=16"),
+];
+/// How often each is run, with the series and without it.
+const PAIRS: usize = 5;
+/// What `rcuscale` may take with the series, as a multiple of its time without it.
+const MOST: f64 = 1.02;
+/// One CPU whose clock counts instructions, so that a time is the same on any machine.
+const COUNTING: &str = "-icount shift=0,sleep=off";
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+struct Scale {
+    /// Of each run.
+    ns: Vec<u64>,
+    mb: Vec<i64>,
+}
+
+/// What one kernel showed.
+#[derive(Debug, Serialize)]
+struct Side {
+    /// slub_kunit: by kprobe or perf event, how many objects came of how many.
+    nolock: BTreeMap<String, (u64, u64)>,
+    scales: BTreeMap<String, Scale>,
+}
+
+pub fn run(job: &Job) -> Result<()> {
+    setup::ensure(&job.cache, Need::Lanes, job.yes)?;
+    let series = job.series()?;
+    let run = job.run_folder("torture")?;
+    let mut tally = Tally::default();
+    let machines = Lane::load_all(&job.checkout.join("ci/torture"))?;
+    let mut text = String::from("# The kernel's own tests, with the series and without it\n");
+    let mut results = BTreeMap::new();
+    for machine in &machines {
+        let mut sides = BTreeMap::new();
+        for (name, prefix) in [
+            ("without", series.prefix(0)),
+            ("with", series.prefix(series.patches.len())),
+        ] {
+            let lane = Lane {
+                name: format!("{}-{name}", machine.name),
+                ..machine.clone()
+            };
+            sides.insert(name, side(job, &run, &lane, &prefix, &mut tally)?);
+        }
+        let (header, rows) = rows(&sides["without"], &sides["with"]);
+        println!(
+            "\n{}\n{}",
+            machine.about,
+            report::table(header.clone(), rows.clone(), 1)
+        );
+        text += &format!(
+            "\n## {}\n\n{}",
+            machine.about,
+            report::markdown(&header, &rows, 1)
+        );
+        for (set, before) in &sides["without"].scales {
+            let after = sides["with"].scales.get(set).cloned().unwrap_or_default();
+            tally.check(
+                &format!(
+                    "{}: rcuscale {set}: at most {MOST} of the time without the series",
+                    machine.name
+                ),
+                no_worse(before, &after),
+            )?;
+        }
+        results.insert(machine.name.as_str(), sides);
+    }
+    write_json(&run.join("torture.json"), &json!(results))?;
+    let page = run.join("torture.md");
+    write_atomic(&page, &text)?;
+    println!("results: {}", page.display());
+    println!("{}", tally.closing());
+    tally.result()
+}
+
+fn side(job: &Job, run: &Path, lane: &Lane, series: &Series, tally: &mut Tally) -> Result<Side> {
+    let slot = if series.patches.is_empty() {
+        "-bench"
+    } else {
+        ""
+    };
+    let source = job.source(None, series, slot)?;
+    let image = lane.arch.image().rsplit('/').next().unwrap_or_default();
+    let plan = Plan {
+        name: &format!("torture-{}", lane.name),
+        arch: lane.arch.kernel(),
+        fragments: &[
+            ("Kconfig.fragment", &job.fragment()?),
+            ("ci/torture", &lane.config),
+        ],
+        goals: &[image, "modules"],
+        extra: &[],
+    };
+    let build = plan.build(&job.cache, &source)?;
+    let ready = Ready::new(&job.cache, run, lane, &build.dir, None)?;
+    for module in MODULES {
+        let name = module.rsplit('/').next().unwrap_or(module);
+        fs::copy(
+            build.dir.join(module),
+            ready.folder.join("modules").join(name),
+        )
+        .with_context(|| format!("the build made no {module}"))?;
+    }
+    let outcome = ready.boot("function", FUNCTION, Duration::ZERO)?;
+    judge::booted(&lane.name, &outcome, tally)?;
+    for (what, result) in function(&outcome) {
+        tally.check(&format!("{}: {what}", lane.name), result)?;
+    }
+    let mut counting = ready.clone();
+    counting.guest.cpus = 1;
+    counting.guest.qemu = vec![COUNTING.to_owned()];
+    let lines = (0..PAIRS).flat_map(|nth| {
+        SCALES.iter().map(move |(set, params)| {
+            format!(
+                "wait {set}.{nth} rcuscale.ko kfree'ers: kfree_rcu_test=1 kfree_nthreads=2 kfree_loops=10 holdoff=1 \
+                 shutdown_secs=0 {params}\n"
+            )
+        })
+    });
+    let timed = counting.boot("scale", &lines.collect::<String>(), Duration::ZERO)?;
+    judge::booted(&format!("{}: scale", lane.name), &timed, tally)?;
+    Ok(Side {
+        nolock: nolock(&outcome.console)?,
+        scales: scales(&timed.console)?,
+    })
+}
+
+/// Each test by name, and whether it says that it passed.
+fn function(outcome: &Outcome) -> Vec<(&'static str, Result<()>)> {
+    let part = |case| judge::part(case, &outcome.console).unwrap_or_default();
+    let says = |case, words: &str| {
+        ensure!(
+            part(case).contains(words),
+            "it does not say {words:?}: see console.txt"
+        );
+        Ok(())
+    };
+    let vmalloc = || {
+        let line =
+            Regex::new(r"Summary: (\w+) passed: (\d+) failed: (\d+)").expect("a constant pattern");
+        let mut lines = 0;
+        for found in line.captures_iter(part("test_vmalloc")) {
+            lines += 1;
+            ensure!(&found[3] == "0" && &found[2] != "0", "{}", &found[0]);
+        }
+        ensure!(lines != 0, "it printed no summary");
+        Ok(())
+    };
+    vec![
+        ("slub_kunit", says("slub_kunit", "] ok 1 slub_test")),
+        ("test_vmalloc", vmalloc()),
+        ("rcutorture", says("rcutorture", "End of test: SUCCESS")),
+    ]
+}
+
+fn nolock(console: &str) -> Result<BTreeMap<String, (u64, u64)>> {
+    let line = Regex::new(
+        r"# test_\w+: ([\w ]+): callback_count: (\d+), alloc_ok: (\d+), alloc_fail: \d+",
+    )
+    .expect("a constant pattern");
+    line.captures_iter(console)
+        .map(|c| Ok((c[1].to_owned(), (c[3].parse()?, c[2].parse()?))))
+        .collect()
+}
+
+fn scales(console: &str) -> Result<BTreeMap<String, Scale>> {
+    let line = Regex::new(r"taken by all kfree'ers: (\d+) ns, .* footprint: (-?\d+)MB")
+        .expect("a constant pattern");
+    let mut scales: BTreeMap<String, Scale> = BTreeMap::new();
+    for (set, _) in SCALES {
+        for nth in 0..PAIRS {
+            let case = format!("{set}.{nth}");
+            let found = judge::part(&case, console)
+                .and_then(|part| line.captures(part))
+                .with_context(|| format!("rcuscale said nothing in {case}"))?;
+            let scale = scales.entry((*set).to_owned()).or_default();
+            scale.ns.push(found[1].parse()?);
+            scale.mb.push(found[2].parse()?);
+        }
+    }
+    Ok(scales)
+}
+
+fn median<T: Copy + Ord>(values: &[T]) -> Option<T> {
+    let mut values = values.to_vec();
+    values.sort_unstable();
+    values.get(values.len() / 2).copied()
+}
+
+fn ratio(before: &Scale, after: &Scale) -> Option<f64> {
+    Some(median(&after.ns)? as f64 / median(&before.ns)? as f64)
+}
+
+fn no_worse(before: &Scale, after: &Scale) -> Result<()> {
+    let ratio = ratio(before, after).context("it did not run")?;
+    ensure!(ratio <= MOST, "{ratio:.3}");
+    Ok(())
+}
+
+/// Header and rows of the table: shares of slub_kunit's allocations, and medians of rcuscale's times.
+fn rows(without: &Side, with: &Side) -> (Vec<String>, Vec<Vec<String>>) {
+    let header = ["", "without", "with", "ratio"].map(str::to_owned).to_vec();
+    let share = |side: &Side, by: &str| match side.nolock.get(by) {
+        Some((ok, of)) => format!("{ok} of {of}"),
+        None => "–".to_owned(),
+    };
+    let mut rows: Vec<Vec<String>> = with
+        .nolock
+        .keys()
+        .map(|by| {
+            let name = format!("kmalloc_nolock(), {by}");
+            vec![name, share(without, by), share(with, by), String::new()]
+        })
+        .collect();
+    let cell = |scale: Option<&Scale>| {
+        let median = scale.and_then(|s| Some((median(&s.ns)?, median(&s.mb)?)));
+        median.map_or("–".to_owned(), |(ns, mb)| {
+            format!("{:.1} ms, {mb} MB", ns as f64 / 1e6)
+        })
+    };
+    for (set, after) in &with.scales {
+        let before = without.scales.get(set);
+        let ratio = before.and_then(|before| ratio(before, after));
+        rows.push(vec![
+            format!("rcuscale {set}"),
+            cell(before),
+            cell(Some(after)),
+            ratio.map_or(String::new(), |r| format!("{r:.3}")),
+        ]);
+    }
+    (header, rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::boot::Ending;
+
+    fn case(name: &str, said: &str) -> String {
+        format!("[ 1.0] NOLOCKS: case {name} begin\n{said}\n[ 1.1] NOLOCKS: case {name} rc=0\n")
+    }
+
+    #[test]
+    fn each_test_must_say_that_it_passed() {
+        let good = case("slub_kunit", "[ 1.0] ok 1 slub_test")
+            + &case(
+                "test_vmalloc",
+                "[ 1.0] Summary: kvfree_rcu_1_arg passed: 1 failed: 0 xfailed: 0",
+            )
+            + &case(
+                "rcutorture",
+                "[ 1.0] rcu-torture:--- End of test: SUCCESS: nreaders=3",
+            );
+        let passed = |console: &str| {
+            let outcome = Outcome {
+                console: console.to_owned(),
+                ending: Ending::Done,
+                took: Duration::ZERO,
+                hung_before: None,
+            };
+            function(&outcome)
+                .into_iter()
+                .filter(|(_, result)| result.is_ok())
+                .count()
+        };
+        assert_eq!(passed(&good), 3);
+        for (good_word, bad) in [
+            ("] ok 1 slub", "] not ok 1 slub"),
+            ("failed: 0 x", "failed: 1 x"),
+            ("Summary", "Nothing"),
+            ("SUCCESS", "FAILURE"),
+        ] {
+            assert_eq!(passed(&good.replace(good_word, bad)), 2, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_scale_is_the_median_of_its_runs() {
+        let mut console = String::new();
+        for nth in 0..PAIRS {
+            for (set, _) in SCALES {
+                let said = format!(
+                    "[ 1.0] Total time taken by all kfree'ers: {}0 ns, loops: 10, batches: 3, memory footprint: {nth}MB",
+                    nth + 1
+                );
+                console += &case(&format!("{set}.{nth}"), &said);
+            }
+        }
+        let scales = scales(&console).unwrap();
+        assert_eq!(scales.len(), SCALES.len());
+        let before = &scales["both"];
+        assert_eq!(
+            (median(&before.ns), median(&before.mb)),
+            (Some(30), Some(2))
+        );
+        let slower = Scale {
+            ns: vec![31],
+            ..Scale::default()
+        };
+        assert!(no_worse(before, before).is_ok());
+        assert!(no_worse(before, &slower).is_err());
+        assert!(no_worse(before, &Scale::default()).is_err());
+        assert!(super::scales(&console.replace("single.4", "other")).is_err());
+    }
+
+    #[test]
+    fn the_shares_of_slub_kunit_are_read() {
+        let said = "    # test_kmalloc_kfree_nolock_kprobe: kprobes: callback_count: 9, alloc_ok: 7, alloc_fail: 2\n";
+        let nolock = nolock(said).unwrap();
+        assert_eq!(nolock, BTreeMap::from([("kprobes".to_owned(), (7, 9))]));
+    }
+}
