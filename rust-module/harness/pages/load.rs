@@ -16,10 +16,7 @@ use kernel::{
 };
 
 use crate::{
-    context::{
-        breathe,
-        PATIENCE, //
-    },
+    context::breathe,
     vm::{
         self,
         Events, //
@@ -109,6 +106,9 @@ pub(crate) struct Load {
 }
 
 impl Load {
+    /// Four emulated readers have 12 MB a second, and need [`Ballast::LEFT`] until somebody reclaims.
+    const PATIENCE: Delta = Delta::from_secs(300);
+
     /// Starts `n` programs and waits until they can be felt: `None` when they never are, as where
     /// there is no such device.
     pub(crate) fn start(kind: Kind, n: u32) -> Result<Option<Self>> {
@@ -130,7 +130,7 @@ impl Load {
         };
         let start = Instant::<Monotonic>::now();
         while load.done() == 0 {
-            if start.elapsed() > PATIENCE {
+            if start.elapsed() > Self::PATIENCE {
                 return Ok(None);
             }
             fsleep(LOOK);

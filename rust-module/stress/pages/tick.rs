@@ -181,6 +181,7 @@ fn wanted_permille(env: &Env, beside: Option<Kind>) -> u32 {
 
 fn judge(env: &Env, name: &str, beside: Option<Kind>) -> Result<Outcome> {
     let permille = wanted_permille(env, beside);
+    let period = period(env)?;
     let load = match beside {
         None => None,
         Some(kind) => match Load::start(kind, threads::online_cpus().get())? {
@@ -197,7 +198,7 @@ fn judge(env: &Env, name: &str, beside: Option<Kind>) -> Result<Outcome> {
     } = repeat(
         || {
             tries += 1;
-            round(env, beside.map_or("nothing", Kind::name), permille)
+            round(env, period, beside.map_or("nothing", Kind::name), permille)
         },
         |round| round.short == 0 && round.slow == 0,
     )?;
@@ -259,8 +260,7 @@ fn period(env: &Env) -> Result<Delta> {
     Ok(shortest.max(SHORTEST))
 }
 
-fn round(env: &Env, beside: &str, permille: u32) -> Result<Round> {
-    let period = period(env)?;
+fn round(env: &Env, period: Delta, beside: &str, permille: u32) -> Result<Round> {
     let wanted = (1000 * i64::from(env.config.tick_seconds) / period.as_millis()).max(1) as u64;
     let permille = u64::from(permille);
     let attempts = wanted * BURST as u64;
