@@ -170,18 +170,25 @@ pub(crate) fn kworkers(env: &Env) -> Result<Outcome> {
     if threads::online_cpus().get() < 3 {
         return Ok(Outcome::Skipped("two CPUs have to stay"));
     }
-    env.give_up_slots();
-    let without = blocked_beside_hotplug()?;
     let all = probes::kworkers();
-    let compare = || {
+    // Others have works that wait as well, now and then: each try asks both.
+    let mut without = 0;
+    let pair = || -> Result<(u32, Option<u32>)> {
+        env.give_up_slots();
+        let before = blocked_beside_hotplug()?;
         env.fill_slots()?;
-        blocked_beside_hotplug()
+        let Some(before) = before else {
+            return Ok((0, None));
+        };
+        without = before.max(without);
+        Ok((without, blocked_beside_hotplug()?))
     };
-    let Some(without) = without else {
-        env.fill_slots()?;
+    let (without, with) = repeat(pair, |(without, with)| {
+        with.is_none_or(|with| with <= *without)
+    })?;
+    let Some(with) = with else {
         return Ok(Outcome::Skipped("the kernel takes no CPU offline here"));
     };
-    let with = repeat(compare, |with| with.is_none_or(|with| with <= without))?.unwrap_or(u32::MAX);
     if let Some(nmi) = &env.nmi {
         nmi.renew()?;
     }
