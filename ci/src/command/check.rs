@@ -6,7 +6,7 @@ use crate::base::proc::{capture, output, run_lines};
 use crate::base::progress::Progress;
 use crate::command::job::Job;
 use crate::command::litmus;
-use crate::host::setup::{self, Need, RUSTFMT};
+use crate::host::setup::{self, FOR_HOST, Need, RUSTFMT};
 use crate::report::thousands;
 use crate::source::series::{Series, State};
 use crate::source::tree::{self, forget_repository, git};
@@ -35,6 +35,7 @@ pub fn all(job: &Job, tally: &mut Tally) -> Result<()> {
             job,
             &[
                 "clippy",
+                FOR_HOST,
                 "--workspace",
                 "--all-targets",
                 "--quiet",
@@ -103,7 +104,7 @@ fn unit_tests(job: &Job, tally: &mut Tally) -> Result<()> {
     let mut progress = Progress::new("ci: unit tests", 0);
     let mut lines = Vec::new();
     let status = run_lines(
-        &mut cargo_command(job, &["test", "--workspace", "--locked"]),
+        &mut cargo_command(job, &["test", FOR_HOST, "--workspace", "--locked"]),
         |line| {
             progress.say(line);
             lines.push(line.to_owned());

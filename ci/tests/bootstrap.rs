@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: GPL-2.0
+//! scripts/bootstrap.sh on other people's machines: in a checkout, and with a cargo, that are made up.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+const CARGO: &str = r#"
+case $1 in
+--version) echo "cargo 1.9999.0 (x)"; echo "host: a-machine" ;;
+build)
+	env >"$NOLOCKS_CACHE/cargo-env"
+	while [ "$1" != --target-dir ]; do shift; done
+	mkdir -p "$2/a-machine/debug"
+	printf '#!/bin/sh\nenv; echo "runs $*"\n' >"$2/a-machine/debug/nolocks-ci"
+	chmod +x "$2/a-machine/debug/nolocks-ci" ;;
+esac"#;
+
+struct Machine {
+    dir: tempfile::TempDir,
+}
+
+impl Machine {
+    fn new(cargo: &str) -> Machine {
+        let dir = tempfile::tempdir().unwrap();
+        for sub in ["bin", "scripts", "ci", "cache/runner/debug", "home"] {
+            fs::create_dir_all(dir.path().join(sub)).unwrap();
+        }
+        let real = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/bootstrap.sh");
+        fs::copy(real, dir.path().join("scripts/bootstrap.sh")).unwrap();
+        // No cargo of this machine is so new, and there is no apt-get on this PATH.
+        let manifest = "rust-version = \"1.9999\"\n";
+        fs::write(dir.path().join("ci/Cargo.toml"), manifest).unwrap();
+        let machine = Machine { dir };
+        for tool in [
+            "awk", "chmod", "cut", "dirname", "env", "id", "mkdir", "rm", "sed", "sh",
+        ] {
+            let place = machine.path("bin").join(tool);
+            symlink(which::which(tool).unwrap(), place).unwrap();
+        }
+        for tool in ["cc", "git"] {
+            machine.program(tool, "exit 1");
+        }
+        let home = machine.path("home");
+        machine.program("getent", &format!("echo me:x:1:1::{}:", home.display()));
+        machine.program("cargo", cargo);
+        // What another cargo configuration, or none, had built before.
+        machine.program("../cache/runner/debug/nolocks-ci", "echo old");
+        machine
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Not written by this process: a child that a test beside this one starts would have the file
+    /// open for writing for a moment, and keep it from being run.
+    fn program(&self, name: &str, text: &str) {
+        let write = "rm -f \"$0\"; printf '#!/bin/sh\\n%s\\n' \"$1\" >\"$0\" && chmod +x \"$0\"";
+        let file = self.path("bin").join(name);
+        let status = Command::new("sh")
+            .args(["-c", write])
+            .arg(file)
+            .arg(text)
+            .status();
+        assert!(status.unwrap().success());
+    }
+
+    /// As the Makefile starts it. Without a value a variable is not set.
+    fn start(&self, env: &[(&str, Option<&str>)]) -> (Option<i32>, String) {
+        let mut sh = Command::new("/bin/sh");
+        sh.args(["scripts/bootstrap.sh", "check"])
+            .current_dir(self.dir.path())
+            .env("PATH", self.path("bin"))
+            .env("HOME", self.path("home"))
+            .env("NOLOCKS_CACHE", self.path("cache"))
+            .stdin(Stdio::null());
+        for (name, value) in env {
+            match value {
+                Some(value) => sh.env(name, value),
+                None => sh.env_remove(name),
+            };
+        }
+        let out = sh.output().unwrap();
+        let text = String::from_utf8_lossy(&out.stdout) + String::from_utf8_lossy(&out.stderr);
+        (out.status.code(), text.into_owned())
+    }
+}
+
+#[test]
+fn a_variable_reaches_cargo_and_runner_only_if_it_is_named() {
+    let dropped = "CARGO_BUILD_TARGET CARGO_TARGET_DIR RUSTFLAGS RUSTC_WRAPPER KCFLAGS KRUSTFLAGS \
+        KCONFIG_CONFIG KBUILD_OUTPUT CROSS_COMPILE LOCALVERSION LIBCLANG_PATH ARCH CC MAKEFLAGS \
+        CDPATH POSIXLY_CORRECT GIT_DIFF_OPTS GIT_DIR GIT_INDEX_FILE GREP_OPTIONS TAR_OPTIONS \
+        LD_PRELOAD_X PERL5OPT PYTHONPATH LANG LC_MESSAGES LANGUAGE NOT_HOME";
+    let kept = "TERM TZ https_proxy NO_PROXY SSL_CERT_FILE CARGO_HOME CARGO_NET_OFFLINE PIP_CERT \
+        RUSTUP_TOOLCHAIN GIT_AUTHOR_NAME GIT_CONFIG_COUNT GIT_CONFIG_KEY_0 NOLOCKS_OTHER";
+    let machine = Machine::new(CARGO);
+    let names = dropped.split_whitespace().chain(kept.split_whitespace());
+    let mut env: Vec<_> = names.map(|name| (name, Some("a value"))).collect();
+    // An exported function of bash.
+    env.push(("BASH_FUNC_ls%%", Some("() { rm; }")));
+    let (code, runner) = machine.start(&env);
+    assert_eq!(code, Some(0), "{runner}");
+    let cargo = fs::read_to_string(machine.path("cache/cargo-env")).unwrap();
+    for (who, said) in [("cargo", cargo), ("runner", runner)] {
+        let has = |name: &str| said.lines().any(|l| l.split('=').next() == Some(name));
+        for name in dropped.split_whitespace().chain(["BASH_FUNC_ls%%"]) {
+            assert!(!has(name), "{name} reaches the {who}");
+        }
+        for name in kept.split_whitespace().chain(["PATH", "HOME"]) {
+            assert!(has(name), "{name} does not reach the {who}");
+        }
+        assert!(said.contains("\nLC_ALL=C.UTF-8\n"), "{said}");
+    }
+}
+
+#[test]
+fn a_start_succeeds() {
+    for env in [
+        vec![],
+        vec![("CDPATH", Some(".:/tmp"))],
+        vec![("TMPDIR", Some(""))],
+        vec![("HOME", None)],
+        vec![("HOME", None), ("NOLOCKS_CACHE", None)],
+        vec![("HOME", Some("")), ("NOLOCKS_CACHE", Some(""))],
+    ] {
+        let machine = Machine::new(&CARGO.replace("\"$NOLOCKS_CACHE/cargo-env\"", "/dev/null"));
+        let (code, said) = machine.start(&env);
+        assert_eq!(code, Some(0), "{env:?}: {said}");
+        // Not the one that was there before.
+        assert!(said.ends_with("runs check\n"), "{env:?}: {said}");
+    }
+}
+
+#[test]
+fn what_cannot_be_used_is_named_and_the_network_only_where_it_may_be_the_cause() {
+    let of = |version: &str| format!("[ $1 = --version ] && echo 'cargo {version} (x)'");
+    let failing = |step: &str| format!("[ $1 != {step} ] || exit 1\n{CARGO}");
+    for (cargo, tool, env, code, what) in [
+        ("", "", Some(("TMPDIR", "/no/such")), 2, "TMPDIR=/no/such"),
+        ("", "", Some(("TMPDIR", "bin")), 2, "TMPDIR=bin"),
+        ("", "", Some(("NOLOCKS_CACHE", "/a b")), 2, "without blanks"),
+        (
+            "",
+            "",
+            Some(("NOLOCKS_CACHE", "/dev/null/x")),
+            10,
+            "NOLOCKS_CACHE",
+        ),
+        ("", "getent", Some(("HOME", "")), 2, "set HOME"),
+        // Whoever may not be made executable is not executed.
+        ("", "chmod", None, 10, "noexec"),
+        (&of("1.9998.0"), "", None, 10, "too old: cargo 1.9998.0"),
+        (&failing("fetch"), "", None, 10, "is the network there?"),
+        (&failing("build"), "", None, 10, "could not build"),
+    ] {
+        let machine = Machine::new(if cargo.is_empty() { CARGO } else { cargo });
+        if !tool.is_empty() {
+            machine.program(tool, "exit 0");
+        }
+        let env: Vec<_> = env.into_iter().map(|(name, v)| (name, Some(v))).collect();
+        let (ended, said) = machine.start(&env);
+        assert_eq!(ended, Some(code), "{what}: {said}");
+        assert!(said.contains(what), "{what}: {said}");
+        let network = said.contains("is the network there?");
+        assert_eq!(network, what.contains("network"), "{said}");
+        assert!(!said.contains("\nold") && !said.contains("runs"), "{said}");
+    }
+}
