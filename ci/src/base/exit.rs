@@ -52,6 +52,31 @@ fn disk_full(error: &anyhow::Error) -> bool {
         .any(|e| e.downcast_ref::<io::Error>().is_some_and(full))
 }
 
+/// What apt, cargo, pip and their libraries say of a network that is not there, in lower case.
+const NETWORK_SAID: [&str; 11] = [
+    "could not resolve",
+    "name resolution",
+    "name or service not known",
+    "could not connect",
+    "unable to connect",
+    "failed to establish a new connection",
+    "connection refused",
+    "connection reset",
+    "network is unreachable",
+    "timed out",
+    "network failure",
+];
+
+/// For people: a doubt that is worth saying only if a failed command said something of the kind.
+pub fn perhaps_network(said: &str) -> &'static str {
+    let said = said.to_lowercase();
+    if NETWORK_SAID.iter().any(|words| said.contains(words)) {
+        " (is the network there?)"
+    } else {
+        ""
+    }
+}
+
 /// For people: what to do about a full disk, which whoever met it did not know.
 pub fn explained(error: anyhow::Error) -> anyhow::Error {
     if disk_full(&error) {
@@ -113,6 +138,34 @@ mod tests {
         let error = full().or_exit(Exit::Tree).context("copying").unwrap_err();
         assert_eq!(stage(&error), Some(Exit::Setup));
         assert!(format!("{:#}", explained(error)).starts_with(FULL));
+    }
+
+    #[test]
+    fn the_network_is_doubted_only_where_it_was_complained_of() {
+        for (said, doubted) in [
+            (
+                "Err:1 http://x trixie InRelease\n  Could not resolve 'x'",
+                true,
+            ),
+            ("  Temporary failure resolving 'x': name resolution", true),
+            (
+                "warning: spurious network error (3 tries remaining): [7] Could not connect to server",
+                true,
+            ),
+            (
+                "NewConnectionError('<x>: Failed to establish a new connection: [Errno 111]')",
+                true,
+            ),
+            ("E: Unable to locate package clang-22", false),
+            (
+                "E: The repository 'http://x trixie Release' is not signed.",
+                false,
+            ),
+            ("error[E0308]: mismatched types", false),
+            ("No space left on device", false),
+        ] {
+            assert_eq!(!perhaps_network(said).is_empty(), doubted, "{said}");
+        }
     }
 
     #[test]

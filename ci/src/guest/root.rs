@@ -3,18 +3,19 @@
 //! unpacked from Debian's packages without running any of it.
 
 use crate::base::cache::{Cache, remove_dir};
-use crate::base::exit::{Exit, OrExit, fail};
-use crate::base::proc::{output, run_lines};
+use crate::base::exit::{Exit, OrExit, fail, perhaps_network};
+use crate::base::proc::run_lines;
 use crate::base::progress::Progress;
 use crate::lane::spec::Arch;
-use anyhow::{Context, Result, ensure};
+use crate::source::tree::{KEYRING, machine_archive};
+use anyhow::{Context, Result};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Part of the folder's name: a change of what is in it makes a new one.
-const RECIPE: u32 = 4;
+const RECIPE: u32 = 5;
 const SUITE: &str = "bookworm";
 
 /// What virtme-ng's shell script runs during boot, and what is nowhere else. Emulated and under lockdep a
@@ -56,69 +57,28 @@ fn make(cache: &Cache, dir: &Path) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         return Err(fail(
             Exit::Setup,
-            "debootstrap makes the arm64 guest's root folder, and needs root once",
+            "mmdebstrap makes the arm64 guest's root folder, and needs root once",
         ));
     }
     let parent = cache.dir("roots")?;
     let next = parent.join("next");
     remove_dir(&next)?;
     let mut progress = Progress::new("arm64 root from Debian", 0);
-    let mut debootstrap = Command::new("/usr/sbin/debootstrap");
-    debootstrap
-        .args([
-            "--foreign",
-            "--variant=minbase",
-            "--arch=arm64",
-            // Not busybox's insmod: after a failed load it loads once more, by the older system call.
-            "--include=busybox-static,kmod",
-            SUITE,
-        ])
-        .arg(&next);
-    if let Some(uri) = crate::source::tree::machine_archive()? {
-        debootstrap.arg(uri);
-    }
-    let mut tail = String::new();
-    let status = run_lines(&mut debootstrap, |line| {
+    let mut said = String::new();
+    let status = run_lines(&mut unpack(&next, machine_archive()?.as_deref()), |line| {
         progress.say(line);
-        tail = line.to_owned();
+        said += &format!("{line}\n");
     })?;
     if !status.success() {
+        let lines: Vec<&str> = said.lines().collect();
         return Err(fail(
             Exit::Setup,
-            format!("debootstrap failed (is the network there?): {tail}"),
+            format!(
+                "mmdebstrap failed{}:\n{}",
+                perhaps_network(&said),
+                lines[lines.len().saturating_sub(12)..].join("\n")
+            ),
         ));
-    }
-    // The first stage unpacks the required packages, and only fetches what comes on top.
-    let fetched = fs::read_to_string(next.join("debootstrap/base"))
-        .context("debootstrap left no list of packages")?;
-    let fetched: Vec<&str> = fetched.split_whitespace().collect();
-    for deb in fs::read_dir(next.join("var/cache/apt/archives"))?.flatten() {
-        let name = deb.file_name().to_string_lossy().into_owned();
-        if name.split('_').next().is_some_and(|p| fetched.contains(&p)) {
-            // Not `dpkg-deb --extract`, which puts a folder in the place of the link /bin.
-            let tar = next.join("package.tar");
-            let mut unpack = Command::new("dpkg-deb");
-            unpack
-                .arg("--fsys-tarfile")
-                .arg(deb.path())
-                .stdout(fs::File::create(&tar)?);
-            let status = unpack.status()?;
-            ensure!(status.success(), "dpkg-deb: {status}");
-            output(
-                Command::new("tar")
-                    .args(["--extract", "--keep-directory-symlink", "--directory"])
-                    .arg(&next)
-                    .arg("--file")
-                    .arg(&tar),
-            )?;
-            fs::remove_file(&tar)?;
-        }
-    }
-    // debootstrap leaves a link to its own machine's.
-    let proc = next.join("proc");
-    if proc.is_symlink() {
-        fs::remove_file(&proc)?;
-        fs::create_dir(&proc)?;
     }
     for sub in [
         "opt", "srv", "mnt", "root", "home", "sys", "dev", "run", "tmp",
@@ -153,11 +113,41 @@ fn make(cache: &Cache, dir: &Path) -> Result<()> {
     let mut packages: Vec<String> = packages.collect();
     packages.sort();
     fs::write(next.join("nolocks-packages"), packages.concat())?;
-    remove_dir(&next.join("var/cache/apt/archives"))?;
+    for left in ["var/cache/apt", "var/lib/apt"] {
+        remove_dir(&next.join(left))?;
+    }
     fs::set_permissions(&next, fs::Permissions::from_mode(0o755))?;
     fs::rename(&next, dir)?;
     progress.finish("ready");
     Ok(())
+}
+
+/// apt does the fetching, so whatever the machine's apt can reach will do. Nothing is run, and no device
+/// is made, so the cache may be mounted nodev.
+fn unpack(root: &Path, archive: Option<&str>) -> Command {
+    let mut mmdebstrap = Command::new("mmdebstrap");
+    mmdebstrap
+        .args([
+            "--mode=root",
+            "--variant=extract",
+            "--architectures=arm64",
+            "--include=?or(?essential,?priority(required))",
+            // Not busybox's insmod: after a failed load it loads once more, by the older system call.
+            "--include=busybox-static,kmod",
+            // /bin is a link, which bookworm leaves to a package's scripts.
+            "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
+            // The archives' names are the list of packages.
+            "--skip=output/dev,cleanup/apt",
+            // apt's own user may not enter a cache below a home folder.
+            "--aptopt=APT::Sandbox::User \"root\"",
+            SUITE,
+        ])
+        .arg(root);
+    if let Some(uri) = archive {
+        // A whole line: mmdebstrap takes no mirror+file: alone.
+        mmdebstrap.arg(format!("deb [signed-by={KEYRING}] {uri} {SUITE} main"));
+    }
+    mmdebstrap
 }
 
 /// The packages that a root holds, for a run's metadata.

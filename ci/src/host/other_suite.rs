@@ -3,6 +3,7 @@
 //! below the cache and never installed, so that nothing of the machine's is replaced.
 
 use crate::base::cache::Cache;
+use crate::base::exit::perhaps_network;
 use crate::source::tree;
 use anyhow::{Context, Result};
 use std::fs;
@@ -25,11 +26,10 @@ impl Packages<'_> {
             let temp = tempfile::Builder::new()
                 .prefix(&format!("{}-", self.folder))
                 .tempdir_in(&tools)?;
-            tree::extract(cache, self.suite, self.names, temp.path()).with_context(|| {
-                format!(
-                    "fetching {} of Debian {} (is the network there?)",
-                    self.folder, self.suite
-                )
+            tree::extract(cache, self.suite, self.names, temp.path()).map_err(|e| {
+                let network = perhaps_network(&format!("{e:#}"));
+                let (what, suite) = (self.folder, self.suite);
+                e.context(format!("fetching {what} of Debian {suite}{network}"))
             })?;
             fs::rename(temp.keep(), &place)?;
         }

@@ -2,7 +2,7 @@
 //! The tools: what is missing is listed, and installed where that is allowed.
 
 use crate::base::cache::{Cache, remove_dir};
-use crate::base::exit::{Exit, OrExit, fail};
+use crate::base::exit::{Exit, OrExit, fail, perhaps_network};
 use crate::base::proc;
 use crate::base::progress::Progress;
 use anyhow::{Context, Result};
@@ -36,7 +36,7 @@ pub enum Need {
 }
 
 struct Tool {
-    /// A program on PATH, or a file where the name has a slash; `*` stands for one folder.
+    /// A program on PATH, or a file where the name has a slash; `*` stands for one folder, `|` for "or".
     probe: &'static str,
     package: &'static str,
     need: Need,
@@ -95,10 +95,11 @@ const TOOLS: &[Tool] = &[
     tool(Need::Lanes, "qemu-system-aarch64", "qemu-system-arm"),
     tool(
         Need::Lanes,
-        "/usr/lib/ipxe/qemu/efi-virtio.rom",
+        // Debian 12's place, and 13's.
+        "/usr/lib/ipxe/qemu/efi-virtio.rom|/usr/share/qemu/efi-virtio.rom",
         "ipxe-qemu",
     ),
-    tool(Need::Lanes, "/usr/sbin/debootstrap", "debootstrap"),
+    tool(Need::Lanes, "mmdebstrap", "mmdebstrap"),
     tool(
         Need::Perf,
         "/usr/include/traceevent/event-parse.h",
@@ -188,6 +189,10 @@ fn missing(need: Need, present: impl Fn(&str) -> bool) -> BTreeSet<&'static str>
 }
 
 fn present(probe: &str) -> bool {
+    probe.split('|').any(there)
+}
+
+fn there(probe: &str) -> bool {
     if let Some((dir, rest)) = probe.split_once('*') {
         let dir = Path::new(dir);
         let (Some(parent), Some(stem)) = (dir.parent(), dir.file_name()) else {
@@ -267,8 +272,9 @@ fn install(missing: &BTreeSet<&str>, yes: bool) -> Result<()> {
             return Err(refusal(
                 missing,
                 &format!(
-                    "apt-get {} failed (is the network there?):\n{}\n",
+                    "apt-get {} failed{}:\n{}\n",
                     args[0],
+                    perhaps_network(&tail.join("\n")),
                     last.join("\n")
                 ),
             ));
@@ -401,8 +407,9 @@ fn log_run(what: &str, command: &mut Command, total: u64) -> Result<()> {
         return Err(fail(
             Exit::Setup,
             format!(
-                "{} failed (is the network there?):\n{tail}",
-                proc::show(command)
+                "{} failed{}:\n{tail}",
+                proc::show(command),
+                perhaps_network(&lines.join("\n"))
             ),
         ));
     }
@@ -469,6 +476,7 @@ mod tests {
     #[test]
     fn probes_find_programs_files_and_globs() {
         assert!(present("sh") && present("/bin/sh") && present("/usr/b*/env"));
+        assert!(present("/no/such|/bin/sh") && !present("/no/such|no-such-program"));
         assert!(!present("no-such-program") && !present("/no/such") && !present("/usr/b*/no-such"));
     }
 

@@ -2,7 +2,7 @@
 //! Kernel trees: Debian's packaged 7.3, or the user's own, of which only a copy is ever built.
 
 use crate::base::cache::{self, Cache, Lock, remove_dir, sha256, sha256_file, write_json};
-use crate::base::exit::{Exit, OrExit, fail};
+use crate::base::exit::{Exit, OrExit, fail, perhaps_network};
 use crate::base::proc::{check_interrupt, output, run_lines};
 use crate::base::progress::Progress;
 use crate::source::series::{Series, State};
@@ -19,7 +19,7 @@ use walkdir::WalkDir;
 const PACKAGE: &str = "linux-source-7.3";
 /// In the order asked; the first that has the package is used.
 const SUITES: [&str; 3] = ["trixie-backports", "sid", "experimental"];
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 pub const SUPPORTED: &str = "7.3-rc7 to 7.3.x";
 
 /// What a tree is, for metadata.json.
@@ -135,16 +135,20 @@ fn download(cache: &Cache, base: &Path, have: Option<&Origin>) -> Result<()> {
         .tempdir_in(base)?;
     let mut progress = Progress::new(format!("{PACKAGE} {version} from Debian {suite}"), 0);
     progress.say("downloading");
+    let mut said = String::new();
     let status = run_lines(
         apt.command("apt-get")
             .args(["--quiet=2", "download", &format!("{PACKAGE}={version}")])
             .current_dir(temp.path()),
-        |line| progress.say(line),
+        |line| {
+            progress.say(line);
+            said += &format!("{line}\n");
+        },
     )?;
     if !status.success() {
         return Err(fail(
             Exit::Tree,
-            no_network("downloading the kernel source failed"),
+            no_archive("downloading the kernel source failed", &said),
         ));
     }
     let deb = fs::read_dir(temp.path())?
@@ -195,9 +199,11 @@ pub fn extract(cache: &Cache, suite: &str, packages: &[&str], into: &Path) -> Re
     Ok(())
 }
 
-fn no_network(what: &str) -> String {
+fn no_archive(what: &str, said: &str) -> String {
+    let said = said.trim_end();
     format!(
-        "{what}: is the network there? `apt-get update` must work; or give your own tree with KDIR="
+        "{what}{}: `apt-get update` must work; or give your own tree with KDIR=\n{said}",
+        perhaps_network(said)
     )
 }
 
@@ -304,7 +310,7 @@ fn first(
         }
     }
     let what = match lacking {
-        Some(e) => no_network(&format!("{e:#}")),
+        Some(e) => no_archive("asking Debian for it failed", &format!("{e:#}")),
         None => format!(
             "Debian has no {PACKAGE} in {}: give a {SUPPORTED} tree with KDIR=",
             SUITES.join(", ")
@@ -325,9 +331,12 @@ fn archive_uri(indextargets: &str) -> Option<String> {
     let lines = indextargets.lines().filter_map(|l| l.split_once('|'));
     lines
         .filter(|(uri, label)| {
-            // Without downloaded lists there are no labels, and the path alone tells.
-            let archive = uri.trim_end_matches('/').ends_with("/debian");
-            *label == "Debian" || (label.is_empty() && archive)
+            // Without downloaded lists there are no labels, and the path alone tells: of the archive, or
+            // of a file that lists mirrors of it, mirror+file:/etc/apt/mirrors/debian.list.
+            let path = uri.trim_end_matches('/').trim_end_matches(".list");
+            let archive = *label == "Debian" || (label.is_empty() && path.ends_with("/debian"));
+            // A CD holds one release.
+            archive && !uri.starts_with("cdrom:")
         })
         .map(|(uri, _)| uri.to_owned())
         .next()
@@ -972,6 +981,14 @@ mod tests {
             Some("http://b.example/debian")
         );
         assert_eq!(archive_uri("https://c.example/linux|Other\n"), None);
+        // As in Debian's cloud images, before and after the first update.
+        let mirrors = "mirror+file:/etc/apt/mirrors/debian.list/";
+        for label in ["", "Debian"] {
+            let text = format!(
+                "cdrom://[x]/|Debian\nmirror+file:/etc/apt/mirrors/debian-security.list/|\n{mirrors}|{label}\n"
+            );
+            assert_eq!(archive_uri(&text).as_deref(), Some(mirrors));
+        }
     }
 
     #[test]
@@ -984,7 +1001,8 @@ mod tests {
         let e = first(|s| if s == "sid" { Ok(None) } else { lacks(s) }).unwrap_err();
         assert_eq!(stage(&e), Some(Exit::Tree));
         assert!(
-            e.to_string().starts_with("trixie-backports does not"),
+            e.to_string().contains("trixie-backports does not have")
+                && !e.to_string().contains("network"),
             "{e}"
         );
         assert!(
