@@ -8,17 +8,19 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup stress soak test check series-check sparse bench torture apply unapply build modules shell perf-kmem repro results clean
 
-given = $(if $($1),--$2='$($1)')
+quote = '$(subst ','\'',$1)'
+given = $(if $($1),--$2=$(call quote,$($1)))
 # Only from the command line: a shell has a SECONDS of its own, and may have exported it.
-typed = $(if $(filter command%,$(origin $1)),--$2='$($1)')
+typed = $(if $(filter command%,$(origin $1)),--$2=$(call quote,$($1)))
 at = $(call given,KDIR,kdir) $(call given,LANE,lane)
 params = $(call typed,SECONDS,seconds) $(call typed,THREADS,threads) $(call typed,SEED,seed) \
 	$(call typed,MASK,mask) $(call typed,PAGES,pages)
 objects = $(call typed,OBJECTS,objects)
-# Whoever types LANE=x means it: a target that would ignore it says so instead.
-takes = $(foreach v,$(filter-out $1,KDIR LANE RUN SECONDS THREADS SEED MASK PAGES OBJECTS),$(if \
-	$(filter command%,$(origin $v)),$(error make $@ takes no $v=: it would change nothing)))
-run = @sh scripts/bootstrap.sh --checkout='$(CURDIR)' $(if $(filter 1 y yes,$(YES)),--yes)
+# Whoever types LANE=x means it: a target that would ignore it says so instead, and so does every one
+# of KDIR=$x where x is not set.
+takes = $(foreach v,KDIR LANE RUN SECONDS THREADS SEED MASK PAGES OBJECTS,$(if $(filter command%,$(origin $v)),$(if \
+	$(filter $v,$1),$(if $($v),,$(error $v= is empty)),$(error make $@ takes no $v=: it would change nothing))))
+run = @sh scripts/bootstrap.sh --checkout=$(call quote,$(CURDIR)) $(if $(filter 1 y yes,$(YES)),--yes)
 
 help:
 	@echo 'make setup         check the tools, install what is missing (asks; YES=1 or CI=true means yes), fetch a newer 7.3.x'

@@ -84,6 +84,17 @@ impl Drop for Group {
     }
 }
 
+/// All that a build or a guest gets of the user's environment: its stamp or metadata know nothing of
+/// any other variable, and messages are searched for words in English.
+const ENVIRONMENT: [&str; 6] = ["HOME", "LOGNAME", "PATH", "TERM", "TMPDIR", "USER"];
+
+/// To be called before variables of the command's own are set.
+pub fn clear_environment(command: &mut Command) {
+    let kept = ENVIRONMENT.map(|name| (name, std::env::var_os(name)));
+    let kept = kept.into_iter().filter_map(|(name, v)| Some((name, v?)));
+    command.env_clear().envs(kept).env("LC_ALL", "C.UTF-8");
+}
+
 /// Starts `command` with stdout and stderr in one stream, in the order written.
 pub fn spawn_lines(command: &mut Command) -> Result<(Group, Receiver<String>)> {
     let (reader, writer) = std::io::pipe()?;
@@ -198,6 +209,11 @@ pub mod tests {
 
     /// Ctrl-C is for the whole process, so a test of it needs one of its own: `test` is its full name.
     pub fn alone(test: &str, body: impl FnOnce()) {
+        alone_with(test, &[], body);
+    }
+
+    /// The same of variables, which are set to the values given.
+    pub fn alone_with(test: &str, env: &[(&str, &str)], body: impl FnOnce()) {
         const ALONE: &str = "NOLOCKS_TEST_ALONE";
         if std::env::var_os(ALONE).is_some() {
             return body();
@@ -206,6 +222,7 @@ pub mod tests {
         let out = again
             .args(["--exact", test])
             .env(ALONE, "1")
+            .envs(env.iter().copied())
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&out.stdout);

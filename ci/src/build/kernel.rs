@@ -3,12 +3,12 @@
 
 use crate::base::cache::{self, Cache, Lock, sha256, write_atomic, write_json};
 use crate::base::exit::{Exit, FULL, FULL_SAID, OrExit, fail};
-use crate::base::proc::{check_interrupt, run_lines};
+use crate::base::proc::{check_interrupt, clear_environment, run_lines};
 use crate::base::progress::Progress;
 use crate::host::setup::{CLIPPY, LLVM, RUSTC, tools};
 use crate::lane::config::Options;
 use crate::lane::spec::{Arch, Lane};
-use crate::source::tree::{Prepared, forget_repository, tree_hash};
+use crate::source::tree::{Prepared, tree_hash};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -220,28 +220,9 @@ fn toolchain_args(cache: &Cache) -> Vec<String> {
     ]
 }
 
-/// The runner itself is started by make and cargo, whose variables would steer the kernel's build.
+/// What steers a kernel's build stands on make's command line or in its stamp, never in the environment.
 pub fn clean_env(command: &mut Command, cache: &Path) {
-    for name in [
-        "MAKEFLAGS",
-        "MFLAGS",
-        "MAKELEVEL",
-        "MAKEOVERRIDES",
-        "KDIR",
-        "LANE",
-        "RUN",
-        "M",
-        "O",
-    ] {
-        command.env_remove(name);
-    }
-    forget_repository(command);
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("CARGO") || text.starts_with("RUSTUP_TOOLCHAIN") {
-            command.env_remove(&name);
-        }
-    }
+    clear_environment(command);
     command
         .env("KBUILD_BUILD_TIMESTAMP", "1970-01-01")
         .env("KBUILD_BUILD_USER", "nolocks")
@@ -435,6 +416,11 @@ pub fn lint(cache: &Cache, build: &Build, arch: Arch, checkout: &Path) -> Result
 /// Of a kernel that the user has built: what it was built for, and its .config.
 pub fn users_own(kdir: &Path) -> Result<(Arch, String)> {
     let refuse = |what: String| Err(fail(Exit::Tree, format!("{} {what}", kdir.display())));
+    // A folder of O= has a link to its source.
+    let tops = ["", "source"].map(|top| kdir.join(top));
+    let Some(top) = tops.iter().find(|t| t.join("mm/page_alloc.c").exists()) else {
+        return refuse("is neither a kernel tree nor its folder of O=".into());
+    };
     for file in [".config", "Module.symvers"] {
         if !kdir.join(file).exists() {
             return refuse(format!(
@@ -442,16 +428,19 @@ pub fn users_own(kdir: &Path) -> Result<(Arch, String)> {
             ));
         }
     }
-    // A folder of O= has a link to its source.
-    let flags = ["", "source"].map(|top| kdir.join(top).join("include/linux/gfp_types.h"));
-    let series =
-        |file: &PathBuf| fs::read_to_string(file).is_ok_and(|text| text.contains("__GFP_NO_LOCKS"));
-    if !flags.iter().any(series) {
+    let flags = fs::read_to_string(top.join("include/linux/gfp_types.h"));
+    if !flags.is_ok_and(|text| text.contains("__GFP_NO_LOCKS")) {
         return refuse(
             "does not have the series: `make apply KDIR=...` and build the kernel again".into(),
         );
     }
     let config = fs::read_to_string(kdir.join(".config")).or_exit(Exit::Tree)?;
+    if !config.lines().any(|l| l == "CONFIG_RUST=y") {
+        return refuse(
+            "was built without CONFIG_RUST=y: configure with Kconfig.fragment and build it again"
+                .into(),
+        );
+    }
     let arch = if config.contains("CONFIG_ARM64=y") {
         Arch::Arm64
     } else {
@@ -539,6 +528,7 @@ fn planned<T>(lane: &Lane, fragment: &str, act: impl FnOnce(&Plan) -> Result<T>)
 mod tests {
     use super::*;
     use crate::base::exit::stage;
+    use crate::base::proc;
 
     fn failing(script: &str) -> anyhow::Error {
         let dir = tempfile::tempdir().unwrap();
@@ -551,6 +541,27 @@ mod tests {
         .unwrap_err();
         assert!(fs::read_to_string(&log).unwrap().contains("CC a.o"));
         e
+    }
+
+    #[test]
+    fn a_variable_of_the_users_does_not_reach_a_build() {
+        const NAME: &str = "build::kernel::tests::a_variable_of_the_users_does_not_reach_a_build";
+        let names = "KCFLAGS KRUSTFLAGS KCONFIG_CONFIG KCONFIG_ALLCONFIG KBUILD_OUTPUT CROSS_COMPILE \
+            LOCALVERSION LIBCLANG_PATH MAKEFLAGS KDIR LANE M O W V GIT_DIR CARGO_HOME LC_MESSAGES";
+        let env: Vec<_> = names.split_whitespace().map(|n| (n, "a value")).collect();
+        proc::tests::alone_with(NAME, &env, || {
+            let mut printenv = Command::new("env");
+            clean_env(&mut printenv, Path::new("/c"));
+            let said = proc::output(&mut printenv).unwrap();
+            for (name, _) in &env {
+                assert!(std::env::var_os(name).is_some());
+                let line = format!("{name}=a value\n");
+                assert!(!said.contains(&line), "{said}");
+            }
+            for kept in ["PATH=", "LC_ALL=C.UTF-8\n", "KBUILD_BUILD_USER=nolocks\n"] {
+                assert!(said.contains(kept), "{said}");
+            }
+        });
     }
 
     #[test]
@@ -583,14 +594,22 @@ mod tests {
     fn a_users_kernel_without_the_series_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let kdir = dir.path();
-        assert!(text(users_own(kdir).unwrap_err()).contains("has no .config"));
+        let refused = || text(users_own(kdir).unwrap_err());
+        assert!(refused().contains("neither a kernel tree"));
+        fs::create_dir_all(kdir.join("source/mm")).unwrap();
+        fs::write(kdir.join("source/mm/page_alloc.c"), "").unwrap();
+        assert!(refused().contains("has no .config"));
         fs::write(kdir.join(".config"), "CONFIG_ARM64=y\n").unwrap();
+        // Configured, and never built.
+        assert!(refused().contains("has no Module.symvers"));
         fs::write(kdir.join("Module.symvers"), "").unwrap();
         let include = kdir.join("source/include/linux");
         fs::create_dir_all(&include).unwrap();
         fs::write(include.join("gfp_types.h"), "#define __GFP_ZERO\n").unwrap();
-        assert!(text(users_own(kdir).unwrap_err()).contains("does not have the series"));
+        assert!(refused().contains("does not have the series"));
         fs::write(include.join("gfp_types.h"), "#define __GFP_NO_LOCKS\n").unwrap();
+        assert!(refused().contains("without CONFIG_RUST=y"));
+        fs::write(kdir.join(".config"), "CONFIG_ARM64=y\nCONFIG_RUST=y\n").unwrap();
         assert_eq!(users_own(kdir).unwrap().0, Arch::Arm64);
     }
 

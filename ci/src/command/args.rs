@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The command line.
 
+use crate::base::exit::{Exit, fail};
+use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -32,6 +34,17 @@ pub struct Where {
     /// A lane of ci/lanes/, or all
     #[arg(long)]
     pub lane: Option<String>,
+}
+
+impl Where {
+    /// For a command that boots one guest.
+    pub fn one_lane(&self, command: &str) -> Result<()> {
+        if self.lane.as_deref() == Some("all") {
+            let what = format!("`make {command}` is for one lane: name it with LANE=");
+            return Err(fail(Exit::Usage, what));
+        }
+        Ok(())
+    }
 }
 
 /// The stress module's parameters; none means the lane's own, 0 the module's default.

@@ -152,6 +152,41 @@ mod tests {
     }
 
     #[test]
+    fn a_command_that_its_input_does_not_fit_ends_before_anything_is_fetched_or_built() {
+        let dir = tempfile::tempdir().unwrap();
+        let blank = dir.path().join("a tree");
+        std::fs::create_dir(&blank).unwrap();
+        let run = |words: &[&str]| {
+            let cache = dir.path().join("cache").display().to_string();
+            let checkout = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+            let at = ["x", "--checkout", checkout, "--cache", &cache];
+            dispatch(Cli::parse_from(at.into_iter().chain(words.iter().copied()))).unwrap_err()
+        };
+        let kdir = |dir: &Path| format!("--kdir={}", dir.display());
+        for (words, stage, said) in [
+            (["shell", "--lane=all"], Exit::Usage, "one lane"),
+            (["perf-kmem", "--lane=all"], Exit::Usage, "one lane"),
+            (["modules", &kdir(&blank)], Exit::Usage, "without blanks"),
+            (["modules", "--kdir=/no/such"], Exit::Tree, "KDIR=/no/such"),
+            (
+                ["modules", &kdir(dir.path())],
+                Exit::Tree,
+                "neither a kernel tree",
+            ),
+            (["stress", "--kdir=/no/such"], Exit::Tree, "KDIR=/no/such"),
+            (
+                ["stress", &kdir(&blank)],
+                Exit::Tree,
+                "is not a kernel tree",
+            ),
+        ] {
+            let e = run(&words);
+            assert_eq!(exit::stage(&e), Some(stage), "{words:?}: {e:#}");
+            assert!(e.to_string().contains(said), "{words:?}: {e:#}");
+        }
+    }
+
+    #[test]
     fn make_refuses_what_a_target_would_ignore() {
         let make = |words: &str| {
             let mut make = Command::new("make");
@@ -173,6 +208,12 @@ mod tests {
             let e = make(bad).expect_err(bad).to_string();
             assert!(e.contains("takes no"), "{e}");
         }
+        for empty in ["stress KDIR=", "apply KDIR=", "test LANE=", "repro RUN="] {
+            let e = make(empty).expect_err(empty).to_string();
+            assert!(e.contains("= is empty"), "{e}");
+        }
+        let quoted = make("apply KDIR=/a'b").unwrap();
+        assert!(quoted.contains("--kdir='/a'\\''b'"), "{quoted}");
         for good in [
             "check",
             "stress SECONDS=1 LANE=x KDIR=y OBJECTS=3",

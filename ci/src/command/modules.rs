@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `make modules` and `make shell`.
 
+use crate::base::cache;
 use crate::base::exit::{Exit, OrExit, fail};
 use crate::build::kernel;
 use crate::command::args::Where;
@@ -22,7 +23,9 @@ impl Job {
                         "LANE= means nothing to `make modules KDIR=`: the tree has a configuration";
                     return Err(fail(Exit::Usage, what));
                 }
-                let kdir = fs::canonicalize(kdir).or_exit(Exit::Tree)?;
+                let kdir = fs::canonicalize(kdir)
+                    .map_err(|e| fail(Exit::Tree, format!("KDIR={}: {e}", kdir.display())))?;
+                cache::buildable("KDIR=", &kdir)?;
                 let (arch, config) = kernel::users_own(&kdir)?;
                 setup::ensure(&self.cache, Need::Lanes, self.yes)?;
                 kernel::same_tools(&kdir, &config)?;
@@ -51,6 +54,7 @@ impl Job {
     }
 
     pub fn shell(&self, at: &Where) -> Result<()> {
+        at.one_lane("shell")?;
         let (_, builds) = self.builds(at)?;
         let (lane, build) = builds.first().context("no lane")?;
         let modules = self.lane_modules(lane, build)?;

@@ -56,6 +56,7 @@ fn build_perf(job: &Job, source: &Path) -> Result<PathBuf> {
 const TRACED: &str = "mask=2 pages=2000";
 
 pub fn perf_kmem(job: &Job, at: &Where) -> Result<()> {
+    at.one_lane("perf-kmem")?;
     look(at.kdir.as_deref())?;
     setup::ensure(&job.cache, Need::Perf, job.yes)?;
     let (source, builds) = job.builds(at)?;

@@ -8,6 +8,7 @@ use crate::lane::spec::Arch;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, OpenOptions};
+use std::path::Path;
 use std::time::Duration;
 
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
@@ -32,18 +33,18 @@ fn tcg(why: &str) -> Accel {
 }
 
 /// What can be said without a boot.
-fn excluded(arch: Arch) -> Option<Accel> {
+fn excluded(arch: Arch, device: &Path) -> Option<Accel> {
     if arch.kernel() != std::env::consts::ARCH.replace("aarch64", "arm64") {
         return Some(tcg("emulated: the guest's architecture is not the host's"));
     }
-    match OpenOptions::new().read(true).write(true).open("/dev/kvm") {
-        Err(e) => Some(tcg(&format!("emulated: /dev/kvm: {e}"))),
+    match OpenOptions::new().read(true).write(true).open(device) {
+        Err(e) => Some(tcg(&format!("emulated: {}: {e}", device.display()))),
         Ok(_) => None,
     }
 }
 
 pub fn choose(cache: &Cache, guest: &Guest) -> Result<Accel> {
-    if let Some(accel) = excluded(guest.arch) {
+    if let Some(accel) = excluded(guest.arch, Path::new("/dev/kvm")) {
         return Ok(accel);
     }
     if guest.qemu.iter().any(|q| q.contains("-icount")) {
@@ -122,6 +123,28 @@ mod tests {
         } else {
             Arch::X86
         };
-        assert!(!excluded(other).unwrap().kvm);
+        assert!(!excluded(other, Path::new("/dev/null")).unwrap().kvm);
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_or_may_not_be_opened_is_named() {
+        let own = if std::env::consts::ARCH == "x86_64" {
+            Arch::X86
+        } else {
+            Arch::Arm64
+        };
+        assert_eq!(excluded(own, Path::new("/dev/null")), None);
+        // A socket may not be opened, root or not.
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let _bound = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        for device in [&socket, &dir.path().join("no-such")] {
+            let accel = excluded(own, device).unwrap();
+            assert!(!accel.kvm);
+            assert!(
+                accel.why.contains(&device.display().to_string()),
+                "{accel:?}"
+            );
+        }
     }
 }

@@ -3,7 +3,8 @@
 //! markers on the console tell the phases apart, and each phase has a limit of its own.
 
 use crate::base::cache::write_atomic;
-use crate::base::proc::{check_interrupt, spawn_lines};
+use crate::base::exit::{Exit, OrExit};
+use crate::base::proc::{check_interrupt, clear_environment, spawn_lines};
 use crate::base::progress::Progress;
 use crate::guest::wedged;
 use crate::host::qemu::Qemu;
@@ -97,6 +98,7 @@ impl Outcome {
 impl Guest {
     pub fn command(&self) -> Command {
         let mut vng = Command::new(&self.vng);
+        clear_environment(&mut vng);
         vng.arg("--run")
             .arg(&self.image)
             .args(["--skip-modules", "--force-9p"]);
@@ -162,8 +164,8 @@ impl Guest {
             File::create(&log).with_context(|| format!("cannot write {}", log.display()))?,
         );
         let mut vng = self.command();
-        // A socket's path must be short.
-        let monitor = tempfile::tempdir()?;
+        // A socket's path must be short, and TMPDIR may be long.
+        let monitor = tempfile::tempdir_in("/tmp").or_exit(Exit::Setup)?;
         let socket = monitor.path().join("qmp");
         vng.arg(format!(
             "--qemu-opts=-qmp unix:{},server=on,wait=off",
@@ -388,6 +390,28 @@ pub mod tests {
         // A process gives up its memory, and with it this text, before the stream it holds.
         let left = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         assert_eq!(left, "");
+    }
+
+    #[test]
+    fn a_long_tmpdir_makes_no_long_socket_and_the_users_variables_stay_outside() {
+        const NAME: &str = "guest::boot::tests::a_long_tmpdir_makes_no_long_socket_and_the_users_variables_stay_outside";
+        let dir = tempfile::tempdir().unwrap();
+        let long = dir.path().join("x".repeat(100)).display().to_string();
+        fs::create_dir(&long).unwrap();
+        let env = [
+            ("TMPDIR", &*long),
+            ("KBUILD_OUTPUT", "/k"),
+            ("PYTHONPATH", "/p"),
+        ];
+        crate::base::proc::tests::alone_with(NAME, &env, || {
+            let (outcome, _dir) = fake(&format!("env; printf '%s\\n' \"$@\"; {UP}; {DONE}"), WHOLE);
+            let console = outcome.console;
+            let socket = console.split("unix:").nth(1).unwrap().split(',').next();
+            // What the kernel takes: sun_path with its end.
+            assert!(socket.unwrap().len() < 108, "{console}");
+            assert!(console.contains("PATH=") && console.contains("HOME="));
+            assert!(!console.contains("KBUILD_OUTPUT=") && !console.contains("PYTHONPATH="));
+        });
     }
 
     #[test]
