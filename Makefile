@@ -14,11 +14,11 @@ given = $(if $($1),--$2=$(call quote,$($1)))
 typed = $(if $(filter command%,$(origin $1)),--$2=$(call quote,$($1)))
 at = $(call given,KDIR,kdir) $(call given,LANE,lane)
 params = $(call typed,SECONDS,seconds) $(call typed,THREADS,threads) $(call typed,SEED,seed) \
-	$(call typed,MASK,mask) $(call typed,PAGES,pages)
+	$(call typed,PAGES,pages) $(call typed,CASE,case) $(call typed,REPEAT,repeat)
 objects = $(call typed,OBJECTS,objects)
 # Whoever types LANE=x means it: a target that would ignore it says so instead, and so does every one
 # of KDIR=$x where x is not set.
-takes = $(foreach v,KDIR LANE RUN SECONDS THREADS SEED MASK PAGES OBJECTS,$(if $(filter command%,$(origin $v)),$(if \
+takes = $(foreach v,KDIR LANE RUN SECONDS THREADS SEED CASE REPEAT MASK PAGES OBJECTS,$(if $(filter command%,$(origin $v)),$(if \
 	$(filter $v,$1),$(if $($v),,$(error $v= is empty)),$(error make $@ takes no $v=: it would change nothing))))
 run = @sh scripts/bootstrap.sh --checkout=$(call quote,$(CURDIR)) $(if $(filter 1 y yes,$(YES)),--yes)
 
@@ -44,7 +44,8 @@ help:
 	@echo
 	@echo 'KDIR=  your kernel tree; only apply and unapply change it, modules reads it, all else works on a copy'
 	@echo 'LANE=  $(sort $(patsubst ci/lanes/%.config,%,$(wildcard ci/lanes/*.config))), or all; all of make test are the main four'
-	@echo 'SECONDS= THREADS= SEED= MASK= PAGES=  the stress module'"'"'s parameters'
+	@echo 'CASE=  only these cases: pages/nmi, queue/locks, kunit/slots_*; several with commas; REPEAT=N  until it is red, at most N times'
+	@echo 'SECONDS= THREADS= SEED= PAGES=  the stress module'"'"'s parameters'
 	@echo 'OBJECTS=  the same of the queue'"'"'s'
 	@echo 'NOLOCKS_CACHE=  where everything is built (default ~/.cache/nolocks)'
 
@@ -53,7 +54,7 @@ setup check series-check sparse torture clean:
 	$(run) $@
 
 stress:
-	$(call takes,KDIR LANE SECONDS THREADS SEED MASK PAGES OBJECTS)
+	$(call takes,KDIR LANE SECONDS THREADS SEED CASE REPEAT PAGES OBJECTS)
 	$(run) $@ $(at) $(params) $(objects)
 
 soak:

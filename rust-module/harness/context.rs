@@ -6,28 +6,32 @@ use kernel::{
     bindings,
     prelude::*,
     sync::atomic::{
-        ordering::{
-            Acquire,
-            Full,
-            Relaxed,
-            Release, //
-        },
+        ordering::Relaxed,
         Atomic, //
     },
-    time::{
-        Delta,
-        Instant,
-        Monotonic, //
-    },
-    types::{
-        NotThreadSafe,
-        Opaque, //
-    },
+    types::Opaque, //
 };
 
-use crate::nolocks::raw_spin_lock::{
-    new_raw_spin_lock,
-    RawSpinLock, //
+use crate::{
+    ktap::Outcome,
+    mailbox::Mailbox,
+    nmi::{
+        send_nmi,
+        Nmi, //
+    },
+    nolocks::raw_spin_lock::{
+        new_raw_spin_lock,
+        RawSpinLock, //
+    },
+    task::{
+        breathe,
+        state,
+        IN_HARDIRQ,
+        IN_NMI,
+        IN_SOFTIRQ,
+        IRQS_OFF,
+        PREEMPT_OFF, //
+    }, //
 };
 
 #[allow(
@@ -35,12 +39,8 @@ use crate::nolocks::raw_spin_lock::{
     reason = "bindgen's empty structs; only pointers cross"
 )]
 extern "C" {
-    fn nolocks_where() -> c_uint;
     fn nolocks_preempt_disable();
     fn nolocks_preempt_enable();
-    fn nolocks_migrate_disable();
-    fn nolocks_migrate_enable();
-    fn nolocks_cond_resched();
     fn nolocks_raw_spin_lock(lock: *mut bindings::raw_spinlock_t);
     fn nolocks_raw_spin_unlock(lock: *mut bindings::raw_spinlock_t);
     fn nolocks_raw_spin_lock_init(
@@ -55,18 +55,7 @@ extern "C" {
         work: *mut bindings::irq_work,
         func: unsafe extern "C" fn(*mut bindings::irq_work),
     );
-    fn nolocks_nmi_register() -> c_int;
-    fn nolocks_nmi_unregister();
-    fn nolocks_nmi_start(cpu: c_uint);
-    fn nolocks_nmi_stop(cpu: c_uint);
-    fn nolocks_nmi_send(cpu: c_uint);
 }
-
-const IN_NMI: u32 = 1 << 0;
-const IN_HARDIRQ: u32 = 1 << 1;
-const IN_SOFTIRQ: u32 = 1 << 2;
-const IRQS_OFF: u32 = 1 << 3;
-const PREEMPT_OFF: u32 = 1 << 4;
 
 /// A context to allocate in.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -108,7 +97,6 @@ impl Context {
     }
 
     /// Those that a machine with or without `nmi` can enter.
-    #[allow(dead_code, reason = "a control enters the one that it needs")]
     pub(crate) fn possible(nmi: &Option<Nmi>) -> impl Iterator<Item = Self> + Clone + '_ {
         Self::ALL.into_iter().filter(|ctx| ctx.is_possible(nmi))
     }
@@ -123,7 +111,6 @@ impl Context {
     }
 
     /// Whether an interrupt may come at any time.
-    #[allow(dead_code, reason = "not every module counts locks")]
     pub(crate) const fn irqs_enabled(self) -> bool {
         !matches!(
             self,
@@ -142,8 +129,7 @@ impl Context {
 
     /// Whether we are where we say we are: a test of the wrong context proves nothing.
     fn is_here(self) -> bool {
-        // SAFETY: Only reads this CPU's and this task's state.
-        let here = unsafe { nolocks_where() };
+        let here = state();
         let interrupt = here & (IN_NMI | IN_HARDIRQ | IN_SOFTIRQ);
 
         match self {
@@ -156,143 +142,6 @@ impl Context {
             Self::Hardirq => interrupt & (IN_NMI | IN_HARDIRQ) == IN_HARDIRQ,
             Self::Nmi => here & IN_NMI != 0,
         }
-    }
-}
-
-/// The kind of interrupt that we are in, if any.
-pub(crate) fn level() -> u32 {
-    // SAFETY: Only reads this CPU's and this task's state.
-    unsafe { nolocks_where() & (IN_NMI | IN_HARDIRQ | IN_SOFTIRQ) }
-}
-
-/// Whether another task may run here at any time.
-#[allow(dead_code, reason = "not every module counts locks")]
-pub(crate) fn preemptible() -> bool {
-    // SAFETY: Only reads this CPU's and this task's state.
-    unsafe { nolocks_where() == 0 }
-}
-
-/// Lets others run, where the caller may sleep.
-pub(crate) fn breathe() {
-    // SAFETY: Called from task context with nothing held.
-    unsafe { nolocks_cond_resched() }
-}
-
-/// When something counts as lost: long, because an emulated CPU may stand still for a while.
-pub(crate) const PATIENCE: Delta = Delta::from_secs(60);
-
-/// Waits until `done` says so, where the caller may sleep. False when it never did.
-#[allow(dead_code, reason = "not every module waits for the allocator")]
-pub(crate) fn wait_for(done: impl Fn() -> bool) -> bool {
-    let start = Instant::<Monotonic>::now();
-
-    while !done() {
-        if start.elapsed() > PATIENCE {
-            return false;
-        }
-        breathe();
-    }
-    true
-}
-
-/// Keeps the task on its CPU, and so on its pcp lists, but preemptible.
-pub(crate) struct Pinned(NotThreadSafe);
-
-impl Pinned {
-    pub(crate) fn new() -> Self {
-        // SAFETY: Undone by the drop, which the type keeps on this task.
-        unsafe { nolocks_migrate_disable() };
-        Self(NotThreadSafe::default())
-    }
-}
-
-impl Drop for Pinned {
-    fn drop(&mut self) {
-        // SAFETY: Pairs with the one in `new()`.
-        unsafe { nolocks_migrate_enable() }
-    }
-}
-
-/// A function to run elsewhere, on the stack of the one who waits for it.
-struct Call<'a> {
-    /// Gets the interrupted instruction pointer, where known.
-    func: &'a mut (dyn FnMut(usize) + Send),
-    done: Atomic<bool>,
-}
-
-/// Where a handler finds what to call.
-///
-/// # Invariants
-///
-/// The pointer is null or points to a live `Call` whose owner waits for `done`. Whoever takes it
-/// out has sole access until it sets `done`.
-struct Mailbox(Atomic<*mut Call<'static>>);
-
-impl Mailbox {
-    const fn new() -> Self {
-        // INVARIANT: Null.
-        Self(Atomic::new(core::ptr::null_mut()))
-    }
-
-    /// Runs `func` in the handler that `kick` sets off, and waits by calling `wait`.
-    ///
-    /// Returns false, without having called `func`, when no handler came.
-    fn post(
-        &self,
-        func: &mut (dyn FnMut(usize) + Send),
-        kick: impl FnOnce(),
-        wait: impl Fn(),
-    ) -> bool {
-        /// A machine that lost one handler is not given the time to lose them all.
-        static LOST: Atomic<bool> = Atomic::new(false);
-
-        if LOST.load(Relaxed) {
-            return false;
-        }
-        let call = Opaque::new(Call {
-            func,
-            done: Atomic::new(false),
-        });
-        let ptr = call.get();
-
-        // INVARIANT: `call` outlives the loops below, which end with `done` or take `call` out.
-        while self
-            .0
-            .cmpxchg(core::ptr::null_mut(), ptr.cast(), Full)
-            .is_err()
-        {
-            wait();
-        }
-        let start = Instant::<Monotonic>::now();
-        kick();
-        // SAFETY: `ptr` points to `call`, and `done` is only accessed atomically.
-        while !unsafe { (*ptr).done.load(Acquire) } {
-            if start.elapsed() > PATIENCE
-                && self
-                    .0
-                    .cmpxchg(ptr.cast(), core::ptr::null_mut(), Full)
-                    .is_ok()
-            {
-                LOST.store(true, Relaxed);
-                return false;
-            }
-            wait();
-        }
-        true
-    }
-
-    /// Answers a call if there is one.
-    fn answer(&self, ip: usize) -> bool {
-        let call = self.0.xchg(core::ptr::null_mut(), Full);
-
-        if call.is_null() {
-            return false;
-        }
-        // SAFETY: By the invariant the call is live, and as we took it out nobody else uses `func`.
-        unsafe { ((*call).func)(ip) };
-        // SAFETY: As above; the owner may be gone after this, so it is the last access.
-        unsafe { (*call).done.store(true, Release) };
-        true
     }
 }
 
@@ -444,190 +293,13 @@ impl Site {
     pub(crate) fn strays(&self) -> u64 {
         self.strays.load(Relaxed)
     }
-}
 
-static NMI_MAIL: [Mailbox; bindings::NR_CPUS as usize] =
-    [const { Mailbox::new() }; bindings::NR_CPUS as usize];
-
-/// The right to use [`Context::Nmi`]: our handler is registered, and was seen to run in an NMI.
-pub(crate) struct Nmi(());
-
-impl Nmi {
-    pub(crate) fn new() -> Result<Self> {
-        // SAFETY: Called once, from the module's init.
-        kernel::error::to_result(unsafe { nolocks_nmi_register() })?;
-        let nmi = Self(());
-        let mut seen = 0;
-        // SAFETY: Only reads a number. Any CPU will do.
-        let cpu = unsafe { bindings::raw_smp_processor_id() };
-
-        if !send_nmi(cpu, &mut |_| seen = level()) {
-            pr_err!("an NMI was sent to CPU {cpu} and never came\n");
-            return Err(ETIMEDOUT);
-        }
-        if seen & IN_NMI == 0 {
-            pr_info!("# note: no NMI but an interrupt: is irqchip.gicv3_pseudo_nmi=1 missing?\n");
-            return Err(EOPNOTSUPP);
-        }
-        Ok(nmi)
+    /// That every visit was to where it should be.
+    pub(crate) fn check(&self, outcome: Outcome) -> Outcome {
+        let strays = self.strays();
+        outcome.check(
+            strays == 0,
+            fmt!("{strays} visits were not in the context asked for"),
+        )
     }
-
-    /// None where this machine has no NMIs to send.
-    #[allow(dead_code, reason = "a control needs them")]
-    pub(crate) fn if_any() -> Result<Option<Self>> {
-        match Self::new() {
-            Ok(nmi) => Ok(Some(nmi)),
-            Err(err) if err == EOPNOTSUPP => Ok(None),
-            Err(err) => Err(err),
-        }
-    }
-
-    /// What sends them does not survive a CPU that goes offline. To be called while nobody sends.
-    #[allow(dead_code, reason = "not every module takes a CPU offline")]
-    pub(crate) fn renew(&self) -> Result {
-        // SAFETY: Registered in `new()`.
-        unsafe { nolocks_nmi_unregister() };
-        // SAFETY: Taken back right above.
-        kernel::error::to_result(unsafe { nolocks_nmi_register() })
-    }
-}
-
-impl Drop for Nmi {
-    fn drop(&mut self) {
-        // SAFETY: Registered in `new()`. Waits for handlers that still run.
-        unsafe { nolocks_nmi_unregister() }
-    }
-}
-
-/// Keeps NMIs coming on a CPU, where starting them anew would interrupt it each time.
-pub(crate) struct Nmis(u32);
-
-impl Nmis {
-    /// Only while an [`Nmi`] exists, on a CPU that is online, from a task that may sleep.
-    pub(crate) fn new(cpu: u32) -> Self {
-        // SAFETY: Undone by the drop.
-        unsafe { nolocks_nmi_start(cpu) };
-        Self(cpu)
-    }
-}
-
-impl Drop for Nmis {
-    fn drop(&mut self) {
-        // SAFETY: Pairs with the one in `new()`.
-        unsafe { nolocks_nmi_stop(self.0) }
-    }
-}
-
-/// Runs `func` in an NMI on `cpu`, with the instruction pointer that it interrupted. False when no
-/// NMI came.
-///
-/// Under the conditions of [`Nmis::new()`].
-pub(crate) fn send_nmi(cpu: u32, func: &mut (dyn FnMut(usize) + Send)) -> bool {
-    let _nmis = Nmis::new(cpu);
-
-    NMI_MAIL[cpu as usize].post(
-        func,
-        // SAFETY: `cpu` is online: we run on it, or its thread is bound to it.
-        || unsafe { nolocks_nmi_send(cpu) },
-        kernel::processor::cpu_relax,
-    )
-}
-
-/// How much of a stack an NMI looks at: its own way to here, and what it has interrupted from a lock
-/// under `zone->lock` up to the worker.
-#[cfg(CONFIG_STACKTRACE)]
-const FRAMES: usize = 64;
-
-/// Calls `func` with what was interrupted at `ip`.
-#[cfg(CONFIG_STACKTRACE)]
-fn with_stack(ip: usize, func: impl FnOnce(&[usize])) {
-    let mut frames = [0; FRAMES];
-    // SAFETY: The array is as long as we say.
-    let n = unsafe { bindings::stack_trace_save(frames.as_mut_ptr(), FRAMES as c_uint, 0) };
-    let frames = frames.get(..n as usize).unwrap_or(&frames);
-
-    // `stack_trace_save_regs()`, which would leave out our own functions, is not exported.
-    match frames.iter().position(|frame| *frame == ip) {
-        Some(first) => func(&frames[first..]),
-        None => func(&[ip]),
-    }
-}
-
-#[cfg(not(CONFIG_STACKTRACE))]
-fn with_stack(ip: usize, func: impl FnOnce(&[usize])) {
-    func(&[ip]);
-}
-
-/// Gets the functions that an NMI has interrupted.
-type OnNmi<'a> = &'a mut (dyn FnMut(&[usize]) + Send);
-
-/// What every NMI on a CPU calls, as long as [`watch_nmis()`] has it do so.
-///
-/// # Invariants
-///
-/// `func` is null or points to a live function that nobody else calls. Its owner takes it out and
-/// has seen `busy` as 0 after that before it goes.
-struct Watch {
-    func: Atomic<*mut OnNmi<'static>>,
-    busy: Atomic<u32>,
-}
-
-impl Watch {
-    /// To be called in an NMI on the CPU that it belongs to, with what was interrupted.
-    fn call(&self, ip: usize) -> bool {
-        // Full, as the owner's `xchg()` is: either it sees this or we do not see its function.
-        self.busy.xchg(1, Full);
-        let func = self.func.load(Acquire);
-        if !func.is_null() {
-            // SAFETY: By the invariant the function is live while we are `busy`, and ours alone:
-            // NMIs on one CPU do not nest.
-            with_stack(ip, unsafe { &mut **func });
-        }
-        self.busy.store(0, Release);
-        !func.is_null()
-    }
-}
-
-static WATCHES: [Watch; bindings::NR_CPUS as usize] = [const {
-    Watch {
-        // INVARIANT: Null.
-        func: Atomic::new(core::ptr::null_mut()),
-        busy: Atomic::new(0),
-    }
-}; bindings::NR_CPUS as usize];
-
-/// Calls `body`, and until it returns `func` in every NMI on `cpu`, with the functions that it has
-/// interrupted: the innermost's instruction pointer first, then where each returns to. Without
-/// `CONFIG_STACKTRACE` there is but the first.
-///
-/// One at a time for each CPU. Under the conditions of [`Nmis::new()`].
-#[allow(dead_code, reason = "not every module watches")]
-pub(crate) fn watch_nmis<T>(cpu: u32, mut func: OnNmi<'_>, body: impl FnOnce() -> T) -> T {
-    let watch = &WATCHES[cpu as usize];
-    let _nmis = Nmis::new(cpu);
-
-    // INVARIANT: `func` outlives the loop below, and is borrowed for as long.
-    watch.func.store((&raw mut func).cast(), Release);
-    let value = body();
-    watch.func.xchg(core::ptr::null_mut(), Full);
-    while watch.busy.load(Acquire) != 0 {
-        kernel::processor::cpu_relax();
-    }
-    value
-}
-
-/// Sends an NMI for [`watch_nmis()`], where they do not come by themselves.
-#[allow(dead_code, reason = "not every module watches")]
-pub(crate) fn kick_nmi(cpu: u32) {
-    // SAFETY: Under the conditions of `watch_nmis()` the CPU is online.
-    unsafe { nolocks_nmi_send(cpu) }
-}
-
-#[no_mangle]
-extern "C" fn nolocks_nmi_handler(ip: c_ulong) -> bool {
-    // SAFETY: An NMI stays on its CPU.
-    let cpu = unsafe { bindings::raw_smp_processor_id() } as usize;
-    let answered = NMI_MAIL.get(cpu).is_some_and(|mail| mail.answer(ip));
-
-    WATCHES.get(cpu).is_some_and(|watch| watch.call(ip)) || answered
 }

@@ -14,6 +14,8 @@
 #define NOLOCKS_IRQS_OFF	BIT(3)
 #define NOLOCKS_PREEMPT_OFF	BIT(4)
 
+const char *nolocks_case_parameter(void);
+
 unsigned int nolocks_where(void);
 void nolocks_preempt_disable(void);
 void nolocks_preempt_enable(void);

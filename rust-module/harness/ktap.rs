@@ -4,8 +4,13 @@
 
 use kernel::prelude::*;
 
+use crate::choice;
+
+extern "C" {
+    fn nolocks_case_parameter() -> *const c_char;
+}
+
 /// How a case ended.
-#[allow(dead_code, reason = "the controls skip nothing")]
 pub(crate) enum Outcome {
     Passed,
     Failed,
@@ -27,58 +32,74 @@ impl Outcome {
 ///
 /// For what others may spoil, who take a lock just then or keep a worker from its CPU: not so often
 /// that all the tries have it by chance. What is broken fails in each.
-#[allow(dead_code, reason = "nobody is beside the controls")]
 pub(crate) fn repeat<T>(
     mut func: impl FnMut() -> Result<T>,
     as_wanted: impl Fn(&T) -> bool,
 ) -> Result<T> {
     const TRIES: u32 = 3;
+    let mut tries = 1;
     let mut result = func()?;
 
-    for _ in 1..TRIES {
-        if as_wanted(&result) {
-            break;
-        }
+    while !as_wanted(&result) && tries < TRIES {
+        tries += 1;
         result = func()?;
     }
+    tell_tries(tries);
     Ok(result)
+}
+
+/// Says how often something was tried, unless the first try was good enough.
+pub(crate) fn tell_tries(tries: u32) {
+    if tries > 1 {
+        pr_info!("# tries: {tries}\n");
+    }
 }
 
 /// A case and its name.
 pub(crate) type Case<E> = (&'static str, fn(&E) -> Result<Outcome>);
 
-/// The cases to run by what a parameter says, 0 for all of them.
-#[allow(dead_code, reason = "the controls are chosen by name")]
-pub(crate) fn chosen<E>(mask: u64, cases: &[Case<E>]) -> Result<u64> {
-    let all = (1u64 << cases.len()) - 1;
+/// The cases to run.
+pub(crate) struct Chosen(&'static str);
 
-    if mask & !all != 0 {
-        pr_err!(
-            "mask={:#x} names cases that do not exist: there are {}, {:#x} is all\n",
-            mask,
-            cases.len(),
-            all
-        );
-        return Err(EINVAL);
+impl Chosen {
+    #[allow(dead_code, reason = "the stress modules are told")]
+    pub(crate) const ALL: Self = Self("");
+
+    /// By what the parameter `case=` says.
+    pub(crate) fn from_parameter<E>(cases: &[Case<E>]) -> Result<Self> {
+        // SAFETY: A string, which nobody writes to once the module's init is called.
+        let list = unsafe { CStr::from_char_ptr(nolocks_case_parameter()) };
+        let list = list.to_str().map_err(|_| {
+            pr_err!("case= is not UTF-8\n");
+            EINVAL
+        })?;
+
+        if let Some(pattern) = choice::unknown(list, cases.iter().map(|(name, _)| *name)) {
+            pr_err!("case={list}: there is no case {pattern:?}; there are:\n");
+            for (name, _) in cases {
+                pr_err!("  {name}\n");
+            }
+            return Err(EINVAL);
+        }
+        Ok(Self(list))
     }
-    Ok(if mask == 0 { all } else { mask })
+
+    fn has(&self, name: &str) -> bool {
+        choice::is_chosen(self.0, name)
+    }
 }
 
-/// Runs the cases whose bit is set in `mask`; an error if one failed.
+/// Runs the cases that are `chosen`; an error if one failed.
 ///
 /// `seed` is what a later run needs to do the same.
-pub(crate) fn run<E>(env: &E, cases: &[Case<E>], mask: u64, seed: u64) -> Result {
+pub(crate) fn run<E>(env: &E, cases: &[Case<E>], chosen: &Chosen, seed: u64) -> Result {
+    let chosen = cases.iter().filter(|(name, _)| chosen.has(name));
     let mut failed = 0;
-    let mut number = 0;
 
     pr_info!("KTAP version 1\n");
-    pr_info!("1..{}\n", mask.count_ones());
+    pr_info!("1..{}\n", chosen.clone().count());
     pr_info!("# seed: {seed}\n");
-    for (bit, (name, case)) in cases.iter().enumerate() {
-        if mask & 1 << bit == 0 {
-            continue;
-        }
-        number += 1;
+    for (number, (name, case)) in (1..).zip(chosen) {
         let outcome = case(env).unwrap_or_else(|err| {
             Outcome::Passed.check(false, fmt!("{name} could not run: {err:?}"))
         });

@@ -17,16 +17,19 @@ use kernel::{
 
 use crate::{
     api::Api,
-    context::{
-        level,
-        preemptible,
-        Context,
-        Pinned, //
+    context::Context,
+    ktap::{
+        tell_tries,
+        Outcome, //
     },
-    ktap::Outcome,
     nolocks::raw_spin_lock::{
         new_raw_spin_lock,
         RawSpinLock, //
+    },
+    task::{
+        level,
+        preemptible,
+        Pinned, //
     }, //
 };
 
@@ -130,13 +133,14 @@ impl Oracle {
         let known: Pin<KBox<RawSpinLock<()>>> =
             KBox::pin_init(new_raw_spin_lock!((), "nolocks_seen"), GFP_KERNEL)?;
 
-        for _ in 1..TRIES {
+        for tries in 1..TRIES {
             let oracle = Self::watch()?;
             if oracle.sees(&known) {
+                tell_tries(tries);
                 return Ok(oracle);
             }
-            pr_info!("# note: a lock was not seen, and the probe is armed again\n");
         }
+        tell_tries(TRIES);
         Self::watch()
     }
 

@@ -57,8 +57,6 @@ pub struct Params {
     #[arg(long)]
     pub seed: Option<u32>,
     #[arg(long)]
-    pub mask: Option<u32>,
-    #[arg(long)]
     pub pages: Option<u32>,
     /// The queue's stress module's
     #[arg(long)]
@@ -71,7 +69,6 @@ impl Params {
             ("seconds", self.seconds),
             ("threads", self.threads),
             ("seed", self.seed),
-            ("mask", self.mask),
             ("pages", self.pages),
             ("objects", self.objects),
         ]
@@ -91,6 +88,12 @@ pub enum Task {
         at: Where,
         #[command(flatten)]
         params: Params,
+        /// Only these cases: pages/nmi,queue/*irq*,kunit/slots_*
+        #[arg(long)]
+        case: Option<String>,
+        /// Boot until it is red, at most so often
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+        repeat: u32,
     },
     /// Push objects to the queue for a long time
     Soak {

@@ -95,7 +95,12 @@ fn dispatch(cli: Cli) -> Result<()> {
             say("every tool is there")?;
             say(&tree::renewed(&job.cache)?)
         }
-        Task::Stress { at, params } => job.stress(&at, &params.given()),
+        Task::Stress {
+            at,
+            params,
+            case,
+            repeat,
+        } => job.stress(&at, &params.given(), case.as_deref(), repeat),
         Task::Soak { at, objects } => job.soak(&at, objects),
         Task::Test { at } => job.test(&at),
         Task::Check => check::run(&job),
@@ -201,6 +206,8 @@ mod tests {
         for bad in [
             "series-check KDIR=x",
             "test PAGES=1",
+            "test CASE=pages/nmi",
+            "soak REPEAT=2",
             "soak SEED=1",
             "clean RUN=x",
             "repro LANE=x",
@@ -217,6 +224,7 @@ mod tests {
         for good in [
             "check",
             "stress SECONDS=1 LANE=x KDIR=y OBJECTS=3",
+            "stress CASE=*/nmi,queue/locks REPEAT=3",
             "soak OBJECTS=1",
             "test LANE=x",
             "bench LANE=x",

@@ -53,7 +53,7 @@ fn build_perf(job: &Job, source: &Path) -> Result<PathBuf> {
 }
 
 /// Few pages: every one of them is an event, written by an emulated machine.
-const TRACED: &str = "mask=2 pages=2000";
+const TRACED: &str = "case=task pages=2000";
 
 pub fn perf_kmem(job: &Job, at: &Where) -> Result<()> {
     at.one_lane("perf-kmem")?;

@@ -3,31 +3,50 @@
 
 use crate::build::kernel::Build;
 use crate::command::args::Where;
-use crate::command::job::Job;
-use crate::lane::plan::{MODULES, Plan};
+use crate::command::job::{DEFAULT_LANE, Job};
+use crate::lane::cases::Selection;
+use crate::lane::plan::{MAIN, MODULES, Plan};
 use crate::lane::spec::Lane;
 use crate::run::finish::finish;
 use crate::run::lane::lane_report;
 use crate::run::ready::Ready;
-use crate::verdict::tally::Tally;
+use crate::verdict::tally::{Tally, Verdict};
 use anyhow::Result;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 impl Job {
-    pub fn stress(&self, at: &Where, given: &BTreeMap<String, u64>) -> Result<()> {
-        self.run_lanes("stress", at, |lane| {
-            Plan::new(&lane.stress, lane.queue.as_ref(), given)
+    pub fn stress(
+        &self,
+        at: &Where,
+        given: &BTreeMap<String, u64>,
+        case: Option<&str>,
+        repeat: u32,
+    ) -> Result<()> {
+        // Before anything is built for a name that there is not, or a lane that does not have it.
+        let selection = case.map(Selection::parse).transpose()?;
+        for lane in self.lanes(at.lane.as_deref(), DEFAULT_LANE)? {
+            Plan::stress(&lane, given, selection.as_ref())?;
+        }
+        self.run_lanes("stress", at, repeat, |lane| {
+            Plan::stress(lane, given, selection.as_ref())
         })
     }
 
     /// The queue's stress module with as many objects as it takes.
     pub fn soak(&self, at: &Where, total: u64) -> Result<()> {
-        self.run_lanes("soak", at, |lane| Plan::soak(lane, total))
+        self.run_lanes("soak", at, 1, |lane| Ok(Plan::soak(lane, total)))
     }
 
-    fn run_lanes(&self, what: &str, at: &Where, plan: impl Fn(&Lane) -> Plan) -> Result<()> {
+    fn run_lanes(
+        &self,
+        what: &str,
+        at: &Where,
+        repeat: u32,
+        plan: impl Fn(&Lane) -> Result<Plan>,
+    ) -> Result<()> {
         let known = self.built();
         let (source, builds) = self.builds(at)?;
         let run = self.run_folder(what)?;
@@ -42,14 +61,50 @@ impl Job {
                     &build.dir,
                     Some((&modules, MODULES)),
                 )?;
-                let plan = plan(lane);
+                let plan = plan(lane)?;
                 let metadata = self.metadata(&ready, &source, build, &plan);
                 Ok((ready, plan, metadata))
             })
             .collect::<Result<Vec<_>>>()?;
         let cache = cache_was(&known, &builds);
         drop((source, builds));
-        self.boot_lanes(&run, lanes, cache, Tally::default())
+        self.boot_repeatedly(&run, lanes, cache, repeat)
+    }
+
+    /// Until it is red, or `repeat` times. All but the last are judged and told, and their consoles kept.
+    fn boot_repeatedly(
+        &self,
+        run: &Path,
+        lanes: Vec<(Ready, Plan, Value)>,
+        cache: &str,
+        repeat: u32,
+    ) -> Result<()> {
+        for nth in 1..repeat {
+            for (ready, plan, metadata) in &lanes {
+                let (plan, metadata) = of_repetition(plan, metadata, nth);
+                let mut tally = Tally::default();
+                let report = lane_report(ready, &metadata, &plan, &mut tally)?;
+                let how = match &report.verdict {
+                    Verdict::Pass => "green",
+                    Verdict::Fail(why) => why,
+                };
+                println!("repetition {nth} of {repeat}: {}: {how}", report.name);
+                if tally.result().is_err() {
+                    return finish(run, vec![(report, metadata)], cache, &tally);
+                }
+                let kept = ready.folder.join(format!("{MAIN}-{nth}"));
+                fs::rename(ready.folder.join(MAIN), kept)?;
+            }
+        }
+        if repeat > 1 {
+            println!("repetition {repeat} of {repeat}, the last:");
+        }
+        let of = |(ready, plan, metadata)| {
+            let (plan, metadata) = of_repetition(&plan, &metadata, repeat);
+            (ready, plan, metadata)
+        };
+        let lanes = lanes.into_iter().map(of).collect();
+        self.boot_lanes(run, lanes, cache, Tally::default())
     }
 
     /// The builds are given back before: from here on everything lies in the run's own folder.
@@ -67,6 +122,14 @@ impl Job {
         }
         finish(run, reports, cache, &tally)
     }
+}
+
+/// The first is as planned; each later one has a seed of its own, unless the user gave one.
+fn of_repetition(plan: &Plan, metadata: &Value, nth: u32) -> (Plan, Value) {
+    let plan = plan.with_later_seed(u64::from(nth - 1));
+    let mut metadata = metadata.clone();
+    metadata["plan"] = json!(plan);
+    (plan, metadata)
 }
 
 /// A cache is cold if a kernel of this run had never been built in it.

@@ -20,6 +20,9 @@ pub struct Case {
     pub name: String,
     pub status: Status,
     pub reason: Option<String>,
+    /// How often something in it was done again, because somebody else may have spoilt it.
+    #[serde(default)]
+    pub repetitions: u64,
 }
 
 /// A remark in key=value that nothing is judged by.
@@ -105,6 +108,9 @@ pub struct Suite {
     /// Why the case that has not ended yet failed.
     #[serde(skip)]
     pub failed: Vec<String>,
+    /// What the case that has not ended yet did again.
+    #[serde(skip)]
+    pub repeated: u64,
 }
 
 impl Suite {
@@ -166,6 +172,7 @@ impl Suite {
             ensure!(case.status == Status::Fail, "no failure, after: {failed}");
             case.reason = case.reason.or(Some(failed));
         }
+        case.repetitions = std::mem::take(&mut self.repeated);
         self.add(case)
     }
 
@@ -246,6 +253,11 @@ impl Suite {
                 );
             }
             "failed" => self.failed.push(rest.to_owned()),
+            "tries" => {
+                let tries: u64 = number(rest)?;
+                ensure!(tries > 1, "one try is no repetition");
+                self.repeated += tries - 1;
+            }
             "ledger" => {
                 let mut f = Fields::parse(rest)?;
                 ensure!(self.ledger.is_none(), "a second ledger");
@@ -302,6 +314,7 @@ impl Suite {
         ensure!(planned > 0, "{}: the plan is empty", self.name);
         let failed = self.failed.join("; ");
         ensure!(failed.is_empty(), "{}: {failed}: of no case", self.name);
+        ensure!(self.repeated == 0, "{}: tries of no case", self.name);
         ensure!(
             self.cases.len() == planned,
             "{}: {planned} cases planned, {} reported; the last was {}",
@@ -381,6 +394,7 @@ fn result(line: &str, expected: usize) -> Result<Option<Case>> {
             (false, _) => Status::Fail,
         },
         reason: reason.map(str::to_owned),
+        repetitions: 0,
     }))
 }
 
@@ -546,6 +560,24 @@ nolocks_stress: # ledger: obtained=83 freed=83
 nolocks_stress: # peak: cpus=4 pushed=1000 listed=1 ms=20
 nolocks_stress: # objects: freed=1234 corrupt=0
 ";
+
+    #[test]
+    fn repetitions_are_counted_for_the_case_that_they_are_in() {
+        let tries = |n: &str| format!("nolocks_stress: # tries: {n}\n");
+        let at = |case: &str, lines: &str| RUN.replace(case, &format!("{lines}{case}"));
+        let (first, third) = ("nolocks_stress: ok 1", "nolocks_stress: ok 3");
+        let run = at(first, &(tries("2") + &tries("3"))).replace(third, &(tries("2") + third));
+        let suite = parse_console(&run, "nolocks_stress").unwrap();
+        let counts: Vec<u64> = suite.cases.iter().map(|c| c.repetitions).collect();
+        assert_eq!(counts, [3, 0, 1]);
+        for wrong in [
+            at(first, &tries("1")),
+            at(first, &tries("x")),
+            RUN.to_owned() + &tries("2"),
+        ] {
+            parse_console(&wrong, "nolocks_stress").unwrap_err();
+        }
+    }
 
     fn error(console: &str) -> String {
         format!(
@@ -792,6 +824,7 @@ nolocks_stress: # objects: freed=1234 corrupt=0
                         name,
                         status,
                         reason: (status != Status::Pass).then_some(reason),
+                        repetitions: 0,
                     })
                     .collect(),
                 stats: stats
@@ -830,6 +863,7 @@ nolocks_stress: # objects: freed=1234 corrupt=0
                 objects: None,
                 seed,
                 notes: Vec::new(),
+                repeated: 0,
                 failed: Vec::new(),
             },
         )

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What a run boots of a lane, as its metadata.json records it.
 
-use crate::lane::cases::{QUEUE, STRESS};
+use crate::base::exit::{Exit, fail};
+use crate::lane::cases::{QUEUE, STRESS, Selection};
 use crate::lane::spec::{Lane, Load, Queue};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -41,9 +43,63 @@ pub struct Plan {
     pub floor: bool,
     /// The lane's other boots and its controls too.
     pub all_boots: bool,
+    /// Only these cases, and none in the lane's other boots.
+    #[serde(default)]
+    pub selection: Option<Selection>,
+    /// The user's own, and not to be changed.
+    #[serde(default)]
+    pub seed_given: bool,
 }
 
 impl Plan {
+    /// `make stress`, with what the user gave.
+    pub fn stress(
+        lane: &Lane,
+        given: &BTreeMap<String, u64>,
+        selection: Option<&Selection>,
+    ) -> Result<Plan> {
+        let plan = Plan::new(&lane.stress, lane.queue.as_ref(), given);
+        match selection {
+            Some(selection) => plan.selecting(lane, selection),
+            None => Ok(plan),
+        }
+    }
+
+    fn selecting(self, lane: &Lane, selection: &Selection) -> Result<Plan> {
+        let missing = |what: &str| {
+            let what = format!("CASE=: the lane {} has no {what}", lane.name);
+            Err(fail(Exit::Usage, what))
+        };
+        if selection.has(QUEUE) && self.queue.is_none() {
+            return missing("queue");
+        }
+        if let Some(suite) = selection.kunit().find(|s| !lane.kunit.contains_key(*s)) {
+            return missing(&format!("KUnit suite {suite}"));
+        }
+        let chosen = [(STRESS_CASE, STRESS), (QUEUE, QUEUE)];
+        let line = |(case, module): (&str, &str)| {
+            let mut old = self.lines.lines();
+            let old = old.find(|l| l.split(' ').nth(1) == Some(case))?;
+            let words = selection.parameter(module).into_iter();
+            let words: String = words.map(|word| format!(" {word}")).collect();
+            selection.has(module).then(|| format!("{old}{words}"))
+        };
+        let lines: Vec<String> = chosen.into_iter().filter_map(line).collect();
+        Ok(Plan {
+            load: self.load.filter(|_| selection.has(STRESS)),
+            queue: self.queue.filter(|_| selection.has(QUEUE)),
+            lines: lines.join("\n"),
+            floor: false,
+            selection: Some(selection.clone()),
+            ..self
+        })
+    }
+
+    /// What the kernel of its main boot is told beside what the lane says.
+    pub fn cmdline(&self) -> Option<String> {
+        self.selection.as_ref().map(Selection::cmdline)
+    }
+
     pub fn new(load: &Load, queue: Option<&Queue>, given: &BTreeMap<String, u64>) -> Plan {
         let mut params = load.params.clone();
         params.extend(queue.map(|q| (OBJECTS.to_owned(), q.objects)));
@@ -76,6 +132,8 @@ impl Plan {
             params,
             floor: given.keys().all(|k| k == SEED),
             all_boots: false,
+            selection: None,
+            seed_given: given.contains_key(SEED),
         }
     }
 
@@ -98,7 +156,30 @@ impl Plan {
             load_s: total / SLOWEST,
             floor: true,
             all_boots: false,
+            selection: None,
+            seed_given: false,
         }
+    }
+
+    /// The same with a seed that is `by` more, if the user gave none.
+    pub fn with_later_seed(&self, by: u64) -> Plan {
+        let mut plan = self.clone();
+        if let (Some(seed), false) = (plan.params.get_mut(SEED), self.seed_given) {
+            let word = |seed: u64| format!(" {SEED}={seed}");
+            let later = *seed + by;
+            let lines = plan.lines.lines().map(|line| {
+                let words = line.split(' ').skip(1).map(|w| format!(" {w}"));
+                let words = words.map(|w| if w == word(*seed) { word(later) } else { w });
+                line.split(' ')
+                    .take(1)
+                    .map(str::to_owned)
+                    .chain(words)
+                    .collect::<String>()
+            });
+            plan.lines = lines.collect::<Vec<_>>().join("\n");
+            *seed = later;
+        }
+        plan
     }
 
     /// Whether the guest carries out a case of this name.
@@ -164,6 +245,62 @@ mod tests {
                 "module queue_fail nolocks_queue_stress.ko objects=400 fail=3 seed=7",
             ]
         );
+    }
+
+    #[test]
+    fn a_repetition_has_a_seed_of_its_own_but_for_a_given_one() {
+        let lane = shipped("x86_64-rt");
+        let plan = Plan::stress(&lane, &BTreeMap::new(), None).unwrap();
+        let (seed, later) = (plan.params["seed"], plan.with_later_seed(5));
+        assert_eq!(later.params["seed"], seed + 5);
+        let count = |plan: &Plan, seed: u64| {
+            let words = plan.lines.split([' ', '\n']);
+            words.filter(|w| *w == format!("seed={seed}")).count()
+        };
+        assert_eq!((count(&plan, seed), count(&later, seed + 5)), (3, 3));
+        assert_eq!(later.lines.len(), plan.lines.len());
+        let given = BTreeMap::from([("seed".into(), 7)]);
+        let plan = Plan::stress(&lane, &given, None).unwrap();
+        assert_eq!(plan.with_later_seed(5), plan);
+    }
+
+    fn shipped(name: &str) -> Lane {
+        Lane::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("lanes"), name).unwrap()
+    }
+
+    #[test]
+    fn a_selection_loads_what_has_its_cases_and_nothing_else() {
+        let given = BTreeMap::from([("seed".into(), 7)]);
+        let plan = |list: &str| {
+            let selection = Selection::parse(list).unwrap();
+            Plan::stress(&shipped("x86_64-rt"), &given, Some(&selection)).unwrap()
+        };
+        let one = plan("pages/nmi");
+        assert!(
+            one.lines.ends_with(" seed=7 tick_seconds=30 case=nmi"),
+            "{}",
+            one.lines
+        );
+        assert!(one.has(STRESS_CASE) && one.lines.lines().count() == 1);
+        assert!(one.load.is_some() && one.queue.is_none() && !one.floor);
+        assert_eq!(one.cmdline().unwrap(), "kunit.enable=0");
+        let both = plan("*/locks");
+        assert_eq!(both.lines.matches("case=locks").count(), 2);
+        assert!(!both.has(EXAMPLE) && !both.has(FAILING));
+        let kunit = plan("kunit/*");
+        assert_eq!(kunit.lines, "");
+        let all = plan("queue/*");
+        assert!(all.has(QUEUE) && !all.lines.contains("case="));
+        assert_eq!(Plan::new(&load(), None, &given).cmdline(), None);
+    }
+
+    #[test]
+    fn a_lane_without_the_suite_says_so() {
+        let selection = Selection::parse("kunit/*").unwrap();
+        let e = Plan::stress(&shipped("x86_64-up"), &BTreeMap::new(), Some(&selection));
+        let e = e.unwrap_err();
+        assert_eq!(crate::base::exit::stage(&e), Some(Exit::Usage));
+        assert!(e.to_string().contains("x86_64-up"), "{e}");
     }
 
     #[test]

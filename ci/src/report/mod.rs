@@ -146,6 +146,17 @@ impl LaneReport {
         }
     }
 
+    /// What was done again inside a case, by case.
+    fn repetitions(&self) -> Option<String> {
+        let suites = self.all_suites();
+        let cases = suites.flat_map(|(_, suite)| {
+            let cases = suite.cases.iter().filter(|c| c.repetitions > 0);
+            cases.map(|c| format!("{} {} ({})", suite.name, c.name, c.repetitions))
+        });
+        let cases = Vec::from_iter(cases).join(", ");
+        (!cases.is_empty()).then(|| format!("repeated inside a case: {cases}"))
+    }
+
     fn cases(&self) -> String {
         let (pass, fail, skip) = (Status::Pass, Status::Fail, Status::Skip);
         let mut text = format!("{} ok", self.count(pass));
@@ -404,7 +415,7 @@ pub fn screen(report: &RunReport) -> String {
         out += &format!("FAIL {p}\n");
     }
     for l in &report.lanes {
-        for boot in &l.hung {
+        for boot in l.hung.iter().cloned().chain(l.repetitions()) {
             out += &format!("NOTE {}: {boot}\n", l.name);
         }
     }
@@ -761,7 +772,7 @@ fn lane_section(lane: &LaneReport) -> Result<Markup> {
             p .dim { (lane.arch) ", Linux " (lane.kernel) ", " (lane.accel) ", " (time(lane.duration_s))
                 @if let Some(seed) = suite.and_then(|s| s.seed) { ", seed " (seed) }
                 @if let Some(l) = ledger { ", ledger: " (thousands(l.obtained)) " obtained, " (thousands(l.freed)) " freed" } }
-            @for boot in &lane.hung { p { b { "Note: " } (boot) } }
+            @for note in lane.hung.iter().cloned().chain(lane.repetitions()) { p { b { "Note: " } (note) } }
             p { "Consoles: " @for boot in &lane.consoles {
                 a href={ (lane.name) "/" (boot) "/console.txt" } { (boot) } " "
             } }
@@ -954,6 +965,7 @@ pub mod tests {
             name: name.into(),
             status: Status::Pass,
             reason: None,
+            repetitions: 0,
         };
         let burst = |size, obtained| crate::facts::ktap::Burst {
             context: "task".into(),
@@ -1149,6 +1161,9 @@ pub mod tests {
 
     #[test]
     fn a_lane_that_failed_before_its_tests_says_why() {
+        let mut again = lane("again");
+        again.suite.as_mut().unwrap().cases[0].repetitions = 2;
+        assert!(screen(&run(vec![again])).contains("repeated inside a case: "));
         let mut hung = lane("hung");
         hung.suite = None;
         hung.verdict = Verdict::Fail("hang: boot".into());

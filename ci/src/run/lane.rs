@@ -23,7 +23,9 @@ pub fn lane_report(
     write_json(&ready.folder.join("metadata.json"), metadata)?;
     let lane = &ready.lane;
     let load = Duration::from_secs(plan.load_s);
-    let outcome = ready.boot(MAIN, &plan.lines, load)?;
+    let mut main = ready.clone();
+    main.guest.cmdline.extend(plan.cmdline());
+    let outcome = main.boot(MAIN, &plan.lines, load)?;
     let mut own = Tally::default();
     let folder = ready.folder.join(MAIN);
     let seen = judge::green(lane, plan, &folder, &outcome, &mut own)?;

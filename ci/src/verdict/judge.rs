@@ -5,7 +5,7 @@ use crate::base::exit::Exit;
 use crate::facts::ktap::{self, Status, Suite};
 use crate::facts::scan::{self, Finding, Rules};
 use crate::guest::boot::{Ending, Outcome};
-use crate::lane::cases::{QUEUE, STRESS, cases, suites};
+use crate::lane::cases::{QUEUE, STRESS, Selection, cases, suites};
 use crate::lane::plan::{EXAMPLE, FAILING, MAIN, Plan, STRESS_CASE};
 use crate::lane::spec::{Boot, Control, Lane, Load, Queue, Skips};
 use crate::verdict::tally::Tally;
@@ -141,7 +141,11 @@ pub fn green(
     tally: &mut Tally,
 ) -> Result<Seen> {
     let name = &lane.name;
-    let kunit = (&lane.kunit, &Skips::new());
+    let selection = plan.selection.as_ref();
+    let is_chosen = |suite: &str| selection.is_none_or(|s| s.has(suite));
+    let mut kunit = lane.kunit.clone();
+    kunit.retain(|suite, _| is_chosen(suite));
+    let kunit = (&kunit, &Skips::new(), selection);
     let main = machine(name, lane, kunit, true, folder, outcome, tally)?;
     let mut seen = Seen {
         main,
@@ -151,11 +155,10 @@ pub fn green(
     };
     if let Some(load) = &plan.load {
         loaded(name, outcome, STRESS_CASE, tally)?;
-        let mask = plan.params.get("mask").copied().unwrap_or(0);
         seen.suite = suite(
             name,
             (STRESS_CASE, STRESS),
-            mask,
+            selection,
             &lane.skips,
             outcome,
             tally,
@@ -165,16 +168,18 @@ pub fn green(
         }
     }
     if let Some(wanted) = &plan.queue {
-        for case in [QUEUE, EXAMPLE] {
+        for case in [QUEUE, EXAMPLE].into_iter().filter(|c| plan.has(c)) {
             loaded(name, outcome, case, tally)?;
         }
-        seen.queue = suite(name, (QUEUE, QUEUE), 0, &wanted.skips, outcome, tally)?;
+        let case = (QUEUE, QUEUE);
+        seen.queue = suite(name, case, selection, &wanted.skips, outcome, tally)?;
         if let (Some(suite), true) = (&seen.queue, plan.floor) {
             tally.check(&format!("{name}: objects freed"), objects(wanted, suite))?;
         }
         if plan.has(FAILING) {
             loaded(name, outcome, FAILING, tally)?;
-            seen.failing = suite(name, (FAILING, QUEUE), 0, &wanted.skips, outcome, tally)?;
+            let case = (FAILING, QUEUE);
+            seen.failing = suite(name, case, selection, &wanted.skips, outcome, tally)?;
         }
     }
     Ok(seen)
@@ -190,7 +195,7 @@ pub fn quiet(
     tally: &mut Tally,
 ) -> Result<BootReport> {
     let name = format!("{}: boot {}", lane.name, boot.name);
-    let kunit = (&boot.kunit, &boot.either);
+    let kunit = (&boot.kunit, &boot.either, None);
     let outcome = Outcome {
         console: without(controls.iter().copied(), &outcome.console),
         ..outcome.clone()
@@ -208,7 +213,7 @@ pub fn quiet(
 fn machine(
     name: &str,
     lane: &Lane,
-    (wanted, either): (&Skips, &Skips),
+    (wanted, either, selection): (&Skips, &Skips, Option<&Selection>),
     asks_lockdep: bool,
     folder: &Path,
     outcome: &Outcome,
@@ -241,7 +246,7 @@ fn machine(
         let result = match kunit.iter().find(|s| s.name == *suite) {
             Some(suite) => {
                 count_cases(name, suite, tally);
-                let all: Vec<&String> = cases(&suite.name).iter().collect();
+                let all = expected(&suite.name, selection);
                 let free = either.get(&suite.name).into_iter().flatten();
                 let free = suite.cases.iter().filter(|c| {
                     c.status == Status::Skip && free.clone().any(|name| *name == c.name)
@@ -281,6 +286,12 @@ fn leakless(leaks: std::io::Result<String>) -> Result<()> {
     Ok(())
 }
 
+/// The cases that a suite must have had.
+fn expected(suite: &str, selection: Option<&Selection>) -> Vec<&'static String> {
+    let is_chosen = |case: &&String| selection.is_none_or(|s| s.contains(suite, case));
+    cases(suite).iter().filter(is_chosen).collect()
+}
+
 fn objects(wanted: &Queue, suite: &Suite) -> Result<()> {
     let freed = suite.objects.as_ref().map_or(0, |o| o.freed);
     ensure!(
@@ -293,11 +304,11 @@ fn objects(wanted: &Queue, suite: &Suite) -> Result<()> {
 }
 
 /// What a module printed in a case of the plan. Each of its cases must have passed, or been skipped where it
-/// cannot run; those outside `mask`, which is 0 for all, must not be there.
+/// cannot run; those that the user did not select must not be there.
 fn suite(
     name: &str,
     (case, module): (&str, &str),
-    mask: u64,
+    selection: Option<&Selection>,
     skips: &BTreeSet<String>,
     outcome: &Outcome,
     tally: &mut Tally,
@@ -311,9 +322,7 @@ fn suite(
                 FAILING.clone_into(&mut suite.name);
             }
             count_cases(name, &suite, tally);
-            let all = cases(module).iter().enumerate();
-            let all = all.filter(|(bit, _)| mask == 0 || mask >> bit & 1 == 1);
-            let all: Vec<&String> = all.map(|(_, name)| name).collect();
+            let all = expected(module, selection);
             tally.check(
                 &format!("{name}: {}: cases that ran", suite.name),
                 ran(&all, skips, &suite),
@@ -790,19 +799,23 @@ mod tests {
             let result = tally.result().unwrap_err();
             assert_eq!(stage(&result), Some(Exit::Test), "{result}");
         }
-        // mask= says which of them there are.
+        // CASE= says which of them there are.
         let lane = lane();
         let one = format!(
             "{BOOTED}[ 1.0] NOLOCKS: case stress begin\n[ 1.1] {STRESS}: KTAP version 1\n[ 1.1] {STRESS}: 1..1\n\
              [ 1.1] {STRESS}: ok 1 task\n[ 1.1] NOLOCKS: case stress rc=0\n{DONE}"
         );
-        for (mask, green) in [(2, true), (3, false), (1, false), (0, false)] {
-            let plan = Plan {
-                floor: false,
-                ..plan(&lane, &[("mask", mask)])
-            };
+        for (list, green) in [
+            ("pages/task", true),
+            ("pages/task,pages/nmi", false),
+            ("pages/nmi", false),
+            ("pages/*", false),
+            ("pages/task,kunit/*", true),
+        ] {
+            let selection = Selection::parse(list).unwrap();
+            let plan = Plan::stress(&lane, &BTreeMap::new(), Some(&selection)).unwrap();
             let tally = judged_as(&lane, &plan, one.clone(), Ending::Done, LOCKS, &all);
-            assert_eq!(tally.result().is_ok(), green, "{mask}");
+            assert_eq!(tally.result().is_ok(), green, "{list}");
         }
     }
 

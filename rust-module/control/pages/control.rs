@@ -15,21 +15,12 @@ use kernel::{
 #[path = "../../lib/nolocks/mod.rs"]
 pub mod nolocks;
 
-// What is under test here; the rest of the stress module is not needed.
-#[allow(dead_code)]
-#[path = "../../harness/api.rs"]
-mod api;
-#[allow(dead_code)]
-#[path = "../../harness/context.rs"]
-mod context;
-#[path = "../../harness/ktap.rs"]
-mod ktap;
+#[allow(dead_code, reason = "a control needs little of it")]
+#[path = "../../harness/mod.rs"]
+mod harness;
 #[path = "../../harness/pages/ledger.rs"]
 mod ledger;
-#[allow(dead_code)]
-#[path = "../../harness/oracle.rs"]
-mod oracle;
-#[allow(dead_code)]
+#[allow(dead_code, reason = "a control needs little of it")]
 #[path = "../../harness/pages/vm.rs"]
 mod vm;
 
@@ -39,12 +30,15 @@ use api::{
 };
 use context::{
     Context,
-    Nmi,
-    Pinned,
     Site, //
 };
-use ktap::Outcome;
+use harness::*;
+use ktap::{
+    Chosen,
+    Outcome, //
+};
 use ledger::Ledger;
+use nmi::Nmi;
 use nolocks::{
     page::{
         alloc_page_nolocks,
@@ -62,6 +56,7 @@ use oracle::{
     CALLS,
     VISITS, //
 };
+use task::Pinned;
 
 module! {
     type: Control,
@@ -85,9 +80,9 @@ impl kernel::Module for Control {
             1 => atomic_under_raw_lock()?,
             2 => trylock_under_pi_lock()?,
             3 => sleep_under_raw_lock()?,
-            4 => ktap::run(&(), &[("ledger", leaked)], 1, 0)?,
-            5 => ktap::run(&(), &[("ledger", handed_out_twice)], 1, 0)?,
-            6 => ktap::run(&(), &[("locks", failed_trylock)], 1, 0)?,
+            4 => ktap::run(&(), &[("ledger", leaked)], &Chosen::ALL, 0)?,
+            5 => ktap::run(&(), &[("ledger", handed_out_twice)], &Chosen::ALL, 0)?,
+            6 => ktap::run(&(), &[("locks", failed_trylock)], &Chosen::ALL, 0)?,
             control => {
                 pr_err!("control={control} is no control: give control=1 to control=6\n");
                 return Err(EINVAL);

@@ -15,21 +15,17 @@ pub mod nolocks;
 #[path = "../../lib/queue/mod.rs"]
 pub mod queue;
 
-// What is under test here; the rest of the stress module is not needed.
-#[allow(dead_code)]
-#[path = "../../harness/context.rs"]
-mod context;
-#[allow(dead_code)]
+#[allow(dead_code, reason = "a control needs little of it")]
+#[path = "../../harness/mod.rs"]
+mod harness;
+#[allow(dead_code, reason = "a control needs little of it")]
 #[path = "../../harness/queue/node.rs"]
 mod node;
 #[path = "../../harness/queue/readers.rs"]
 mod readers;
-#[path = "../../harness/rng.rs"]
-mod rng;
-#[path = "../../harness/threads.rs"]
-mod threads;
 
 use context::Context;
+use harness::*;
 use node::{
     Boxed,
     How,

@@ -15,8 +15,8 @@ use crate::{
         FREED,
         OBTAINED, //
     },
-    context::wait_for,
     ktap::Outcome,
+    task::wait_for,
     vm::{
         self,
         Events, //

@@ -16,7 +16,7 @@ use kernel::{
 };
 
 use crate::{
-    context::breathe,
+    task::breathe,
     vm::{
         self,
         Events, //

@@ -21,9 +21,7 @@ use kernel::{
 
 use crate::{
     context::{
-        breathe,
         Context,
-        Pinned,
         Site, //
     },
     node::{
@@ -38,6 +36,10 @@ use crate::{
         CAPACITY, //
     },
     rng::Rng,
+    task::{
+        breathe,
+        Pinned, //
+    },
     threads, //
 };
 

@@ -6,16 +6,16 @@ use kernel::prelude::*;
 
 use crate::{
     api::Held,
-    cases::{
+    context::Context,
+    env::{
         Desk,
         Env, //
     },
-    context::{
+    ktap::Outcome,
+    task::{
         wait_for,
-        Context,
         Pinned, //
     },
-    ktap::Outcome,
     vm::{
         self,
         Events, //

@@ -13,19 +13,17 @@ use crate::{
         Held,
         Pile, //
     },
-    cases::{
+    context::Context,
+    env::{
         Env,
         Stat, //
-    },
-    context::{
-        Context,
-        Pinned, //
     },
     ktap::Outcome,
     nolocks::page::{
         Mobility,
         NoLocksFlags, //
     },
+    task::Pinned, //
 };
 
 #[allow(

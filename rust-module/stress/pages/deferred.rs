@@ -30,20 +30,22 @@ use crate::{
         Held,
         Pile, //
     },
-    cases::Env,
     context::{
-        breathe,
-        wait_for,
         Context,
-        Pinned,
         Site, //
     },
+    env::Env,
     hotplug::set_cpu,
     ktap::{
         repeat,
         Outcome, //
     },
     probes::Dying,
+    task::{
+        breathe,
+        wait_for,
+        Pinned, //
+    },
     threads,
     vm, //
 };

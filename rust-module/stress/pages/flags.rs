@@ -9,19 +9,17 @@ use crate::{
         Api,
         Held, //
     },
-    cases::{
+    context::Context,
+    env::{
         Desk,
         Env, //
-    },
-    context::{
-        Context,
-        Pinned, //
     },
     ktap::Outcome,
     nolocks::page::{
         NoLocksFlags,
         Zone, //
     },
+    task::Pinned,
     vm, //
 };
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
+#include "../../harness/case.c"
 #include "../../harness/context.c"
 #include "../../harness/oracle.c"
 #include "../../harness/pages/pages.c"

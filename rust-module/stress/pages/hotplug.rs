@@ -20,26 +20,26 @@ use kernel::{
 };
 
 use crate::{
+    all_cpus::beside,
     api::{
         Api,
         CORRUPT, //
     },
-    cases::{
-        beside,
+    env::{
         Desk,
         Env,
         Stat,
         DEPTH, //
-    },
-    context::{
-        breathe,
-        Pinned, //
     },
     ktap::{
         repeat,
         Outcome, //
     },
     probes,
+    task::{
+        breathe,
+        Pinned, //
+    },
     threads,
     vm::{
         self,

@@ -9,16 +9,12 @@ use crate::{
         Api,
         Held, //
     },
-    cases::{
+    context::Context,
+    env::{
         Desk,
         Env,
         DEPTH,
         LARGEST_BURST, //
-    },
-    context::{
-        breathe,
-        Context,
-        Pinned, //
     },
     ktap::{
         repeat,
@@ -26,6 +22,10 @@ use crate::{
     },
     nolocks::page::NoLocksFlags,
     probes::IrqWorks,
+    task::{
+        breathe,
+        Pinned, //
+    },
     vm::Setting, //
 };
 

@@ -9,19 +9,15 @@ use crate::{
         Api,
         Held, //
     },
-    cases::{
-        Desk,
-        Env,
-        LARGEST_BURST, //
-    },
     charged::{
         charge,
         is_deferred, //
     },
-    context::{
-        breathe,
-        Context,
-        Pinned, //
+    context::Context,
+    env::{
+        Desk,
+        Env,
+        LARGEST_BURST, //
     },
     ktap::{
         repeat,
@@ -41,6 +37,10 @@ use crate::{
         CALLS,
         NAMED,
         VISITS, //
+    },
+    task::{
+        breathe,
+        Pinned, //
     },
     vm::{
         self,

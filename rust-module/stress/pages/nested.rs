@@ -32,19 +32,21 @@ use crate::{
         Api,
         Held, //
     },
-    cases::{
+    context::Context,
+    env::{
         Env,
         Stat, //
     },
-    context::{
-        breathe,
+    ktap::Outcome,
+    nmi::{
         send_nmi,
-        Context,
-        Nmis,
+        Nmis, //
+    },
+    nolocks::page::NoLocksFlags,
+    task::{
+        breathe,
         Pinned, //
     },
-    ktap::Outcome,
-    nolocks::page::NoLocksFlags,
     threads,
     warmer::Warmer, //
 };

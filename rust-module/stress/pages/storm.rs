@@ -30,22 +30,19 @@ use crate::{
         Pile,
         CORRUPT, //
     },
-    cases::{
+    context::Context,
+    env::{
         Desk,
         Env,
         Stat,
         DEPTH, //
     },
-    context::{
-        breathe,
-        kick_nmi,
-        wait_for,
-        watch_nmis,
-        Context,
-        Pinned, //
-    },
     ktap::Outcome,
     nested::Symbol,
+    nmi::{
+        kick_nmi,
+        watch_nmis, //
+    },
     nolocks::{
         page::NoLocksFlags,
         raw_spin_lock::{
@@ -53,6 +50,11 @@ use crate::{
             RawSpinLock, //
         },
         slots::PageSlots, //
+    },
+    task::{
+        breathe,
+        wait_for,
+        Pinned, //
     },
     threads,
     vm, //

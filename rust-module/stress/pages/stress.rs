@@ -11,33 +11,26 @@ use kernel::prelude::*;
 #[path = "../../lib/nolocks/mod.rs"]
 pub mod nolocks;
 
-#[path = "../../harness/api.rs"]
-mod api;
-#[path = "../../harness/context.rs"]
-mod context;
-#[path = "../../harness/ktap.rs"]
-mod ktap;
+#[path = "../../harness/mod.rs"]
+mod harness;
 #[path = "../../harness/pages/ledger.rs"]
 mod ledger;
 #[path = "../../harness/pages/load.rs"]
 mod load;
-#[path = "../../harness/oracle.rs"]
-mod oracle;
 #[path = "../../harness/pages/probes.rs"]
 mod probes;
-#[path = "../../harness/rng.rs"]
-mod rng;
-#[path = "../../harness/threads.rs"]
-mod threads;
 #[path = "../../harness/pages/vm.rs"]
 mod vm;
-#[path = "../../harness/warmer.rs"]
-mod warmer;
 
+mod all_cpus;
 mod cases;
 mod charged;
 mod cma;
+mod config;
+mod contents;
+mod contexts;
 mod deferred;
+mod env;
 mod flags;
 mod hotplug;
 mod irq_works;
@@ -47,10 +40,11 @@ mod storm;
 mod sysctl;
 mod tick;
 
-use cases::{
-    Env,
-    CASES, //
-};
+use cases::CASES;
+use config::Config;
+use env::Env;
+use harness::*;
+use ktap::Chosen;
 
 module! {
     type: Stress,
@@ -71,10 +65,6 @@ module! {
             default: 0,
             description: "Seed of everything random; 0: 1",
         },
-        mask: u64 {
-            default: 0,
-            description: "Cases to run, bit 0 for the first; 0: all",
-        },
         pages: u64 {
             default: 0,
             description: "Pages to obtain in each context, and 8 times that on all CPUs; 0: 220000",
@@ -94,18 +84,6 @@ module! {
     },
 }
 
-/// What the parameters come to.
-pub(crate) struct Config {
-    pub(crate) seconds: u32,
-    pub(crate) threads: NonZero<u32>,
-    pub(crate) seed: u64,
-    pub(crate) mask: u64,
-    pub(crate) pages: u64,
-    pub(crate) tick_seconds: u32,
-    pub(crate) tick_permille: u32,
-    pub(crate) hits: u32,
-}
-
 impl Config {
     const MAX_SECONDS: u32 = 24 * 60 * 60;
     const MAX_PAGES: u64 = 1 << 32;
@@ -115,7 +93,6 @@ impl Config {
         let seconds = module_parameters::seconds.value();
         let threads = module_parameters::threads.value();
         let seed = module_parameters::seed.value();
-        let mask = ktap::chosen(module_parameters::mask.value(), &CASES)?;
         let pages = module_parameters::pages.value();
         let tick_seconds = module_parameters::tick_seconds.value();
         let tick_permille = module_parameters::tick_permille.value();
@@ -162,7 +139,6 @@ impl Config {
             seconds,
             threads: NonZero::new(threads).unwrap_or(cpus),
             seed: if seed == 0 { 1 } else { seed },
-            mask,
             pages: if pages == 0 { 220_000 } else { pages },
             tick_seconds: tick_seconds.max(seconds).max(1),
             tick_permille: if tick_permille == 0 {
@@ -179,9 +155,10 @@ struct Stress;
 
 impl kernel::Module for Stress {
     fn init(_module: &'static ThisModule) -> Result<Self> {
+        let chosen = Chosen::from_parameter(CASES)?;
         let env = Env::new(Config::from_parameters()?)?;
 
-        ktap::run(&env, &CASES, env.config.mask, env.config.seed)?;
+        ktap::run(&env, CASES, &chosen, env.config.seed)?;
         Ok(Self)
     }
 }

@@ -6,16 +6,14 @@ use kernel::prelude::*;
 
 use crate::{
     api::Api,
-    cases::{
+    context::Context,
+    env::{
         Desk,
         Env,
         DEPTH, //
     },
-    context::{
-        Context,
-        Pinned, //
-    },
     ktap::Outcome,
+    task::Pinned,
     threads,
     vm::{
         self,

@@ -30,7 +30,7 @@ use crate::{
         Api,
         Pile, //
     },
-    cases::{
+    env::{
         Env,
         Stat, //
     },

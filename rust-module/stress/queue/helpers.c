@@ -6,6 +6,7 @@
 #include <linux/uio.h>
 
 #include "helpers.h"
+#include "../../harness/case.c"
 #include "../../harness/context.c"
 #include "../../harness/oracle.c"
 #include "../../lib/queue/helpers.c"

@@ -5,14 +5,10 @@
 use kernel::prelude::*;
 
 use crate::{
-    cases::{
+    context::Context,
+    env::{
         Desk,
         Env, //
-    },
-    context::{
-        breathe,
-        Context,
-        Pinned, //
     },
     ktap::Outcome,
     node::{
@@ -29,6 +25,10 @@ use crate::{
     queue::{
         Queue,
         CAPACITY, //
+    },
+    task::{
+        breathe,
+        Pinned, //
     }, //
 };
 

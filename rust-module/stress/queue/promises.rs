@@ -22,14 +22,13 @@ use kernel::{
 };
 
 use crate::{
-    cases::{
+    env::{
         in_time,
         push_all,
         Env,
         Ledger,
         NAME, //
     },
-    context::Pinned,
     ktap::{
         Case,
         Outcome, //
@@ -47,6 +46,7 @@ use crate::{
         Stats,
         CAPACITY, //
     },
+    task::Pinned,
     threads,
     Stress, //
 };

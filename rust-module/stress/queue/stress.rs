@@ -15,36 +15,33 @@ pub mod nolocks;
 #[path = "../../lib/queue/mod.rs"]
 pub mod queue;
 
-#[allow(dead_code, reason = "for the pages' own stress test")]
-#[path = "../../harness/api.rs"]
-mod api;
-#[path = "../../harness/context.rs"]
-mod context;
-#[allow(dead_code, reason = "the ledger is for pages")]
-#[path = "../../harness/ktap.rs"]
-mod ktap;
+#[allow(dead_code, reason = "the pages' stress test needs all of it")]
+#[path = "../../harness/mod.rs"]
+mod harness;
 #[path = "../../harness/queue/node.rs"]
 mod node;
-#[allow(dead_code, reason = "for the pages' own stress test")]
-#[path = "../../harness/oracle.rs"]
-mod oracle;
 #[path = "../../harness/queue/readers.rs"]
 mod readers;
-#[path = "../../harness/rng.rs"]
-mod rng;
-#[path = "../../harness/threads.rs"]
-mod threads;
-#[path = "../../harness/warmer.rs"]
-mod warmer;
 
+mod books;
 mod cases;
+mod config;
+mod contexts;
+mod destructors;
+mod drains;
+mod env;
+mod life;
 mod locks;
+mod memory;
+mod peaks;
 mod promises;
+mod races;
 
-use cases::{
-    Env,
-    CASES, //
-};
+use cases::CASES;
+use config::Config;
+use env::Env;
+use harness::*;
+use ktap::Chosen;
 use node::{
     Boxed,
     Held,
@@ -71,24 +68,11 @@ module! {
             default: 0,
             description: "Seed of everything random; 0: 1",
         },
-        mask: u64 {
-            default: 0,
-            description: "Cases to run, bit 0 for the first; 0: all",
-        },
         fail: u64 {
             default: 0,
             description: "Every so many blocks one cannot be allocated; 0: none",
         },
     },
-}
-
-/// What the parameters come to.
-pub(crate) struct Config {
-    pub(crate) objects: usize,
-    pub(crate) seed: u64,
-    /// Whether blocks fail at random places, so that nothing can be promised.
-    pub(crate) fail: bool,
-    mask: u64,
 }
 
 impl Config {
@@ -99,7 +83,6 @@ impl Config {
     fn from_parameters() -> Result<Self> {
         let objects = module_parameters::objects.value();
         let seed = module_parameters::seed.value();
-        let mask = ktap::chosen(module_parameters::mask.value(), &CASES)?;
         let fail = module_parameters::fail.value();
 
         if objects > Self::MAX_OBJECTS {
@@ -128,7 +111,6 @@ impl Config {
             },
             seed: if seed == 0 { 1 } else { seed },
             fail: fail != 0,
-            mask,
         })
     }
 }
@@ -147,9 +129,10 @@ impl Stress {
 
 impl kernel::Module for Stress {
     fn init(_module: &'static ThisModule) -> Result<Self> {
+        let chosen = Chosen::from_parameter(CASES)?;
         let env = Env::new(Config::from_parameters()?)?;
 
-        ktap::run(&env, &CASES, env.config.mask, env.config.seed)?;
+        ktap::run(&env, CASES, &chosen, env.config.seed)?;
 
         let queue = Queue::new(c"nolocks_queue_stress")?;
         let held = Watched::hold();
