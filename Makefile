@@ -6,7 +6,7 @@
 #   make stress LANE=all SECONDS=60   every lane, longer
 
 .DEFAULT_GOAL := help
-.PHONY: help setup stress soak test check series-check sparse bench torture apply unapply build modules shell perf-kmem repro results clean
+.PHONY: help setup stress soak test check series-check sparse bench torture apply unapply build modules shell perf-kmem repro judge results clean
 
 quote = '$(subst ','\'',$1)'
 given = $(if $($1),--$2=$(call quote,$($1)))
@@ -18,7 +18,7 @@ params = $(call typed,SECONDS,seconds) $(call typed,THREADS,threads) $(call type
 objects = $(call typed,OBJECTS,objects)
 # Whoever types LANE=x means it: a target that would ignore it says so instead, and so does every one
 # of KDIR=$x where x is not set.
-takes = $(foreach v,KDIR LANE RUN SECONDS THREADS SEED CASE REPEAT MASK PAGES OBJECTS,$(if $(filter command%,$(origin $v)),$(if \
+takes = $(foreach v,KDIR LANE RUN TODAYS SECONDS THREADS SEED CASE REPEAT MASK PAGES OBJECTS,$(if $(filter command%,$(origin $v)),$(if \
 	$(filter $v,$1),$(if $($v),,$(error $v= is empty)),$(error make $@ takes no $v=: it would change nothing))))
 run = @sh scripts/bootstrap.sh --checkout=$(call quote,$(CURDIR)) $(if $(filter 1 y yes,$(YES)),--yes)
 
@@ -39,6 +39,7 @@ help:
 	@echo 'make shell         a prompt in the booted guest, modules in /mnt/modules'
 	@echo 'make perf-kmem     trace the guest; perf kmem must print NL'
 	@echo 'make repro RUN=    repeat a run with its images, modules and seed'
+	@echo 'make judge RUN=    judge a run again without a boot, by its own rules (TODAYS=1: by those of this checkout)'
 	@echo 'make results RUN=  docs/results.md and its picture, from a run'
 	@echo 'make clean         remove builds and runs from the cache'
 	@echo
@@ -76,3 +77,7 @@ apply unapply:
 repro results:
 	$(call takes,RUN)
 	$(run) $@ $(call given,RUN,run)
+
+judge:
+	$(call takes,RUN TODAYS)
+	$(run) $@ $(call given,RUN,run) $(if $(filter 1 y yes,$(TODAYS)),--todays)

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The exit codes, each of which names the stage that failed (docs/runner.md lists them).
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io::{self, ErrorKind};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Exit {
     Usage = 2,
     Setup = 10,

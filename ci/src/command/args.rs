@@ -162,6 +162,14 @@ pub enum Task {
         #[arg(long)]
         run: Option<PathBuf>,
     },
+    /// Judge a recorded run again, without a boot
+    Judge {
+        #[arg(long)]
+        run: Option<PathBuf>,
+        /// By the cases and rules of this checkout, not by the run's own
+        #[arg(long)]
+        todays: bool,
+    },
     /// Remove what was built, and the runs
     Clean,
 }

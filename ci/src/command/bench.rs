@@ -217,8 +217,9 @@ fn measure(
         .map(|m| format!("module {m} {m}.ko"))
         .collect();
     let outcome = ready.boot("main", &plan.join("\n"), Duration::ZERO)?;
+    let facts = ready.facts("main")?;
     for module in modules {
-        judge::plain(&lane.name, &outcome, module, tally)?;
+        tally.take(&judge::booted_with(&lane.name, &facts, module));
     }
     let side = Side {
         counts: counts(&outcome.console)?,

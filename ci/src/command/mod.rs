@@ -117,6 +117,9 @@ fn dispatch(cli: Cli) -> Result<()> {
         Task::Modules { at } => job.modules(&at),
         Task::Shell { at } => job.shell(&at),
         Task::PerfKmem { at } => perf_kmem::perf_kmem(&job, &at),
+        Task::Judge { run, todays } => {
+            job.judge(given(&run, "RUN=, a run's folder or name")?, todays)
+        }
         Task::Results { run } => results::write(&job, given(&run, "RUN=, a run's folder or name")?),
         Task::Repro { run } => job.repro(given(&run, "RUN=, a run's folder or name")?),
     }
@@ -230,6 +233,7 @@ mod tests {
             "bench LANE=x",
             "apply KDIR=x",
             "repro RUN=x",
+            "judge RUN=x TODAYS=1",
         ] {
             make(good).expect(good);
         }

@@ -72,14 +72,18 @@ pub fn perf_kmem(job: &Job, at: &Where) -> Result<()> {
         Some((&modules, &[STRESS])),
     )?;
     let plan = format!("perf perf {STRESS}.ko {TRACED}");
-    let outcome = ready.boot_env(
+    ready.boot_env(
         "main",
         &plan,
         Duration::ZERO,
         &[("PERF", perf.display().to_string())],
     )?;
     let mut tally = Tally::default();
-    judge::plain(&lane.name, &outcome, "perf", &mut tally)?;
+    tally.take(&judge::booted_with(
+        &lane.name,
+        &ready.facts("main")?,
+        "perf",
+    ));
     let out = ready.folder.join("main/out");
     let read = |name: &str| fs::read_to_string(out.join(name)).unwrap_or_default();
     let (script, kmem) = (read("perf-script.txt"), read("perf-kmem.txt"));

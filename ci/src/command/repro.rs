@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
-//! `make repro`: a run once more.
+//! `make repro` boots a recorded run once more; `make judge` judges it again, without a boot.
 
 use crate::base::cache;
 use crate::base::exit::{Exit, OrExit, fail};
 use crate::base::proc::output;
 use crate::command::job::Job;
 use crate::host::setup::{self, Need};
+use crate::lane::plan::Plan;
 use crate::lane::spec::Lane;
 use crate::run::finish::{self, finish};
-use crate::run::lane::lane_report;
+use crate::run::lane::{Recorded, boot_lane, judge_lane};
 use crate::run::ready::Ready;
+use crate::verdict::standards::{CASES, RULES, Standards};
 use crate::verdict::tally::Tally;
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -17,68 +19,135 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// A lane of a run, as its folder records it.
+struct LaneFolder {
+    folder: PathBuf,
+    lane: Lane,
+    plan: Plan,
+    metadata: Value,
+}
+
+impl LaneFolder {
+    fn read(folder: PathBuf, standards: &Standards) -> Result<LaneFolder> {
+        let metadata: Value = cache::read_json(&folder.join("metadata.json")).ok_or_else(|| {
+            fail(
+                Exit::Usage,
+                format!("{}: no metadata.json", folder.display()),
+            )
+        })?;
+        let name = metadata["lane"]
+            .as_str()
+            .context("metadata names its lane")?;
+        let lane = Lane::read(&folder.join("lane.config"), name, &standards.cases)?;
+        let plan = serde_json::from_value(metadata["plan"].clone())
+            .with_context(|| format!("{} records no plan", folder.display()))
+            .or_exit(Exit::Usage)?;
+        Ok(LaneFolder {
+            folder,
+            lane,
+            plan,
+            metadata,
+        })
+    }
+}
+
 impl Job {
-    /// Boots a run's own images again, with the plan that it had and all its boots.
-    /// `old` is a run's folder, or its name in the cache.
-    pub fn repro(&self, old: &Path) -> Result<()> {
-        finish::begin();
-        let in_cache = self.cache.root.join("runs").join(old);
-        let old = if old.exists() { old } else { &in_cache };
-        let mut folders: Vec<PathBuf> = fs::read_dir(old)
-            .with_context(|| format!("RUN={}", old.display()))
+    /// `run` is a run's folder, that of one of its lanes, or a run's name in the cache.
+    fn lane_folders(&self, run: &Path) -> Result<Vec<LaneFolder>> {
+        let in_cache = self.cache.root.join("runs").join(run);
+        let run = if run.exists() { run } else { &in_cache };
+        let mut folders: Vec<PathBuf> = fs::read_dir(run)
+            .with_context(|| format!("RUN={}", run.display()))
             .or_exit(Exit::Usage)?
             .flatten()
             .map(|e| e.path())
             .filter(|p| p.join("metadata.json").exists() && p.join("kernel").exists())
             .collect();
         folders.sort();
-        if old.join("kernel").exists() {
-            folders.push(old.to_owned());
+        if run.join("kernel").exists() {
+            folders.push(run.to_owned());
         }
         if folders.is_empty() {
             return Err(fail(
                 Exit::Usage,
-                format!("RUN={} is no run's folder", old.display()),
+                format!("RUN={} is no run's folder", run.display()),
             ));
         }
+        let read = |folder: PathBuf| {
+            let standards = Standards::kept(&folder)?;
+            LaneFolder::read(folder, &standards)
+        };
+        folders.into_iter().map(read).collect()
+    }
+
+    /// Boots a run's own images again, with the plan, the guest's script, the cases and the rules that
+    /// it had, and all its boots.
+    pub fn repro(&self, old: &Path) -> Result<()> {
+        finish::begin();
+        let recorded = self.lane_folders(old)?;
         setup::ensure(&self.cache, Need::Lanes, self.yes)?;
         let run = self.run_folder("repro")?;
         let mut tally = Tally::default();
         let mut reports = Vec::new();
-        for from in folders {
-            let metadata: Value =
-                cache::read_json(&from.join("metadata.json")).ok_or_else(|| {
-                    fail(Exit::Usage, format!("{}: no metadata.json", from.display()))
-                })?;
-            let name = metadata["lane"]
-                .as_str()
-                .context("metadata names its lane")?
-                .to_owned();
-            let folder = run.join(&name);
+        for old in recorded {
+            let folder = run.join(&old.lane.name);
             fs::create_dir_all(&folder)?;
             for part in ["kernel", "System.map", "config", "lane.config", "modules"] {
-                output(
-                    Command::new("cp")
-                        .arg("--recursive")
-                        .arg(from.join(part))
-                        .arg(&folder),
-                )?;
+                copy(&old.folder.join(part), &folder)?;
             }
-            let lanes = tempfile::tempdir()?;
-            fs::copy(
-                from.join("lane.config"),
-                lanes.path().join(format!("{name}.config")),
-            )?;
-            let lane = Lane::load(lanes.path(), &name)?;
-            let ready = Ready::again(&self.cache, &folder, &lane)?;
-            let plan = serde_json::from_value(metadata["plan"].clone())
-                .with_context(|| format!("{} records no plan", from.display()))
-                .or_exit(Exit::Usage)?;
-            reports.push((
-                lane_report(&ready, &metadata, &plan, &mut tally)?,
-                metadata.clone(),
-            ));
+            // Runs of a time when these were not kept are repeated with today's.
+            for part in ["guest.sh", CASES, RULES] {
+                if old.folder.join(part).exists() {
+                    copy(&old.folder.join(part), &folder)?;
+                }
+            }
+            let ready = Ready::again(&self.cache, &folder, &old.lane)?;
+            let report = boot_lane(&ready, &old.metadata, &old.plan, &mut tally)?;
+            reports.push((report, old.metadata));
         }
         finish(&run, reports, "untouched", &tally)
     }
+
+    /// Judges a run by what it left, and by its own lanes, cases and rules; or, with `todays`, by the
+    /// cases and rules of this checkout. The run stays as it is: the reports are in a run of their own.
+    pub fn judge(&self, run: &Path, todays: bool) -> Result<()> {
+        finish::begin();
+        let recorded = self.lane_folders(run)?;
+        let into = self.run_folder("judge")?;
+        let mut tally = Tally::default();
+        let mut reports = Vec::new();
+        for old in recorded {
+            let standards = match todays {
+                true => Standards::builtin()?,
+                false => Standards::kept(&old.folder)?,
+            };
+            let folder = into.join(&old.lane.name);
+            fs::create_dir_all(&folder)?;
+            for boot in boots(&old.folder)? {
+                copy(&boot, &folder)?;
+            }
+            let lane = Recorded {
+                lane: &old.lane,
+                folder: &folder,
+                plan: &old.plan,
+                metadata: &old.metadata,
+            };
+            let nothing = |_: &str, _: &str, _| Ok(());
+            reports.push((
+                judge_lane(&lane, &standards, &mut tally, nothing)?,
+                old.metadata.clone(),
+            ));
+        }
+        finish(&into, reports, "untouched", &tally)
+    }
+}
+
+/// The folders of a lane that hold what a boot left.
+fn boots(lane: &Path) -> Result<Vec<PathBuf>> {
+    let folders = fs::read_dir(lane)?.flatten().map(|e| e.path());
+    Ok(folders.filter(|p| p.join("console.txt").exists()).collect())
+}
+
+fn copy(from: &Path, into: &Path) -> Result<()> {
+    output(Command::new("cp").arg("--recursive").arg(from).arg(into)).map(drop)
 }

@@ -8,9 +8,9 @@ use crate::lane::cases::Selection;
 use crate::lane::plan::{MAIN, MODULES, Plan};
 use crate::lane::spec::Lane;
 use crate::run::finish::finish;
-use crate::run::lane::lane_report;
+use crate::run::lane::boot_lane;
 use crate::run::ready::Ready;
-use crate::verdict::tally::{Tally, Verdict};
+use crate::verdict::tally::Tally;
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,10 +83,10 @@ impl Job {
             for (ready, plan, metadata) in &lanes {
                 let (plan, metadata) = of_repetition(plan, metadata, nth);
                 let mut tally = Tally::default();
-                let report = lane_report(ready, &metadata, &plan, &mut tally)?;
-                let how = match &report.verdict {
-                    Verdict::Pass => "green",
-                    Verdict::Fail(why) => why,
+                let report = boot_lane(ready, &metadata, &plan, &mut tally)?;
+                let how = match report.problems().join("; ") {
+                    why if why.is_empty() => "green".to_owned(),
+                    why => why,
                 };
                 println!("repetition {nth} of {repeat}: {}: {how}", report.name);
                 if tally.result().is_err() {
@@ -117,7 +117,7 @@ impl Job {
     ) -> Result<()> {
         let mut reports = Vec::new();
         for (ready, plan, metadata) in lanes {
-            let report = lane_report(&ready, &metadata, &plan, &mut tally)?;
+            let report = boot_lane(&ready, &metadata, &plan, &mut tally)?;
             reports.push((report, metadata));
         }
         finish(run, reports, cache, &tally)

@@ -5,7 +5,7 @@
 use crate::base::cache::{write_atomic, write_json};
 use crate::build::kernel::Plan;
 use crate::command::job::Job;
-use crate::guest::boot::Outcome;
+use crate::facts::boot::BootFacts;
 use crate::host::setup::{self, Need};
 use crate::lane::spec::Lane;
 use crate::report;
@@ -146,8 +146,9 @@ fn side(job: &Job, run: &Path, lane: &Lane, series: &Series, tally: &mut Tally) 
         .with_context(|| format!("the build made no {module}"))?;
     }
     let outcome = ready.boot("function", FUNCTION, Duration::ZERO)?;
-    judge::booted(&lane.name, &outcome, tally)?;
-    for (what, result) in function(&outcome) {
+    let facts = ready.facts("function")?;
+    tally.take(&judge::booted(&lane.name, &facts));
+    for (what, result) in function(&facts) {
         tally.check(&format!("{}: {what}", lane.name), result)?;
     }
     let mut counting = ready.clone();
@@ -161,21 +162,22 @@ fn side(job: &Job, run: &Path, lane: &Lane, series: &Series, tally: &mut Tally) 
             )
         })
     });
-    let timed = counting.boot("scale", &lines.collect::<String>(), Duration::ZERO)?;
-    judge::booted(&format!("{}: scale", lane.name), &timed, tally)?;
+    counting.boot("scale", &lines.collect::<String>(), Duration::ZERO)?;
+    let timed = counting.facts("scale")?;
+    tally.take(&judge::booted(&format!("{}: scale", lane.name), &timed));
     Ok(Side {
         nolock: nolock(&outcome.console)?,
-        scales: scales(&timed.console)?,
+        scales: scales(&timed)?,
     })
 }
 
 /// Each test by name, and whether it says that it passed.
-fn function(outcome: &Outcome) -> Vec<(&'static str, Result<()>)> {
-    let part = |case| judge::part(case, &outcome.console).unwrap_or_default();
-    let says = |case, words: &str| {
+fn function(facts: &BootFacts) -> Vec<(&'static str, Result<()>)> {
+    let said = |case| facts.case(case).map_or("", |c| c.said.as_str());
+    let says = |case, line: &str| {
         ensure!(
-            part(case).contains(words),
-            "it does not say {words:?}: see console.txt"
+            Regex::new(line)?.is_match(said(case)),
+            "no line of its part is {line:?}: see console.txt"
         );
         Ok(())
     };
@@ -183,7 +185,7 @@ fn function(outcome: &Outcome) -> Vec<(&'static str, Result<()>)> {
         let line =
             Regex::new(r"Summary: (\w+) passed: (\d+) failed: (\d+)").expect("a constant pattern");
         let mut lines = 0;
-        for found in line.captures_iter(part("test_vmalloc")) {
+        for found in line.captures_iter(said("test_vmalloc")) {
             lines += 1;
             ensure!(&found[3] == "0" && &found[2] != "0", "{}", &found[0]);
         }
@@ -191,7 +193,7 @@ fn function(outcome: &Outcome) -> Vec<(&'static str, Result<()>)> {
         Ok(())
     };
     vec![
-        ("slub_kunit", says("slub_kunit", "] ok 1 slub_test")),
+        ("slub_kunit", says("slub_kunit", r"(?m)^ok 1 slub_test\b")),
         ("test_vmalloc", vmalloc()),
         ("rcutorture", says("rcutorture", "End of test: SUCCESS")),
     ]
@@ -207,15 +209,16 @@ fn nolock(console: &str) -> Result<BTreeMap<String, (u64, u64)>> {
         .collect()
 }
 
-fn scales(console: &str) -> Result<BTreeMap<String, Scale>> {
+fn scales(facts: &BootFacts) -> Result<BTreeMap<String, Scale>> {
     let line = Regex::new(r"taken by all kfree'ers: (\d+) ns, .* footprint: (-?\d+)MB")
         .expect("a constant pattern");
     let mut scales: BTreeMap<String, Scale> = BTreeMap::new();
     for (set, _) in SCALES {
         for nth in 0..PAIRS {
             let case = format!("{set}.{nth}");
-            let found = judge::part(&case, console)
-                .and_then(|part| line.captures(part))
+            let found = facts
+                .case(&case)
+                .and_then(|case| line.captures(&case.said))
                 .with_context(|| format!("rcuscale said nothing in {case}"))?;
             let scale = scales.entry((*set).to_owned()).or_default();
             scale.ns.push(found[1].parse()?);
@@ -278,7 +281,13 @@ fn rows(without: &Side, with: &Side) -> (Vec<String>, Vec<Vec<String>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::boot::Ending;
+    use crate::facts::scan::Rules;
+
+    fn facts(console: &str) -> BootFacts {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("console.txt"), console).unwrap();
+        BootFacts::read(dir.path(), &Rules::builtin().unwrap()).unwrap()
+    }
 
     fn case(name: &str, said: &str) -> String {
         format!("[ 1.0] NOLOCKS: case {name} begin\n{said}\n[ 1.1] NOLOCKS: case {name} rc=0\n")
@@ -296,13 +305,7 @@ mod tests {
                 "[ 1.0] rcu-torture:--- End of test: SUCCESS: nreaders=3",
             );
         let passed = |console: &str| {
-            let outcome = Outcome {
-                console: console.to_owned(),
-                ending: Ending::Done,
-                took: Duration::ZERO,
-                hung_before: None,
-            };
-            function(&outcome)
+            function(&facts(console))
                 .into_iter()
                 .filter(|(_, result)| result.is_ok())
                 .count()
@@ -330,7 +333,7 @@ mod tests {
                 console += &case(&format!("{set}.{nth}"), &said);
             }
         }
-        let scales = scales(&console).unwrap();
+        let scales = scales(&facts(&console)).unwrap();
         assert_eq!(scales.len(), SCALES.len());
         let before = &scales["both"];
         assert_eq!(
@@ -344,7 +347,7 @@ mod tests {
         assert!(no_worse(before, before).is_ok());
         assert!(no_worse(before, &slower).is_err());
         assert!(no_worse(before, &Scale::default()).is_err());
-        assert!(super::scales(&console.replace("single.4", "other")).is_err());
+        assert!(super::scales(&facts(&console.replace("single.4", "other"))).is_err());
     }
 
     #[test]

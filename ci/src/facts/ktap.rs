@@ -2,7 +2,6 @@
 //! Reads KTAP strictly: a plan that is missing or not kept, a wrong number or a stray line is an error, because
 //! a test that silently did not run must not pass.
 
-use crate::facts::scan::messages;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -120,14 +119,20 @@ impl Suite {
 }
 
 /// The KTAP that a module prints with `prefix_tag: ` before each line.
+#[cfg(test)]
 pub fn parse_console(console: &str, prefix_tag: &str) -> Result<Suite> {
+    parse_messages(&crate::facts::scan::messages(console), prefix_tag)
+}
+
+/// As above, of messages with their line numbers.
+pub fn parse_messages(messages: &[(usize, String)], prefix_tag: &str) -> Result<Suite> {
     let prefix = format!("{prefix_tag}: ");
     let mut suite = Suite {
         name: prefix_tag.to_owned(),
         ..Suite::default()
     };
     let (mut started, mut before) = (false, None);
-    for (no, text) in messages(console) {
+    for (no, text) in messages {
         let Some(line) = text.strip_prefix(&prefix) else {
             continue;
         };

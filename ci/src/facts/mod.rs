@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What a console says.
+//! What a boot left, read once.
 
+pub mod boot;
 pub mod ktap;
 pub mod scan;

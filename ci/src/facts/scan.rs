@@ -4,6 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use regex::{Regex, RegexSet};
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use std::sync::LazyLock;
 
 /// The BUG or WARN behind a message follows it at once; arm64 decodes the fault in between.
@@ -23,6 +24,9 @@ pub struct Finding {
     /// What else the report says, at its beginning.
     #[serde(default)]
     pub report: Vec<String>,
+    /// The case of the guest's steps in whose part of the console it begins.
+    #[serde(default)]
+    pub case: Option<String>,
 }
 
 impl Finding {
@@ -102,16 +106,19 @@ struct Lines {
 
 /// A report that is being printed.
 struct Open {
+    case: Option<String>,
     start: usize,
     traced: bool,
 }
 
 impl Rules {
+    pub const TEXT: &str = include_str!("../../rules/splats.toml");
+
     pub fn builtin() -> Result<Rules> {
-        Self::parse(include_str!("../../rules/splats.toml")).context("ci/rules/splats.toml")
+        Self::parse(Self::TEXT).context("ci/rules/splats.toml")
     }
 
-    fn parse(text: &str) -> Result<Rules> {
+    pub fn parse(text: &str) -> Result<Rules> {
         let file: File = toml::from_str(text)?;
         for (i, rule) in file.rule.iter().enumerate() {
             ensure!(
@@ -154,12 +161,26 @@ impl Rules {
 
     /// One finding for each report, named by the rule that describes it best.
     pub fn scan(&self, console: &str) -> Vec<Finding> {
+        self.scan_parts(&messages(console), &[])
+    }
+
+    /// As above. Each part, a range of messages, is a case's own: a report of one case is no part of
+    /// another's, nor does it bring one about.
+    pub fn scan_parts(
+        &self,
+        messages: &[(usize, String)],
+        parts: &[(Range<usize>, String)],
+    ) -> Vec<Finding> {
         let mut found = Vec::new();
         let mut open: Option<Open> = None;
-        let (mut begun, mut done, mut last) = (console.trim().is_empty(), false, (1, ""));
-        let messages = messages(console);
+        let blank = messages.iter().all(|(_, text)| text.trim().is_empty());
+        let (mut begun, mut done, mut last) = (blank, false, (1, ""));
         for (i, (line_no, text)) in messages.iter().enumerate() {
             last = (*line_no, text);
+            let part = parts.iter().find(|(part, _)| part.contains(&i));
+            let case = part.map(|(_, case)| case.clone());
+            let is_others = |of: &Option<String>| of.is_some() && case.is_some() && *of != case;
+            open = open.filter(|o| !is_others(&o.case));
             if self.begin.is_match(text) {
                 (begun, done) = (true, false);
             }
@@ -169,15 +190,22 @@ impl Rules {
             }
             if let Some(n) = self.rules.matches(text).iter().next() {
                 let rule = &self.file.rule[n];
-                if !joins(rule.joins, open.as_ref(), i, !found.is_empty()) {
+                if !joins(
+                    rule.joins,
+                    open.as_ref(),
+                    i,
+                    found.iter().any(|f: &Finding| !is_others(&f.case)),
+                ) {
                     found.push(Finding {
                         rule: rule.id.clone(),
                         line_no: *line_no,
                         line: text.clone(),
                         reason: rule.reason.clone(),
                         report: Vec::new(),
+                        case: case.clone(),
                     });
                     open = (!rule.single).then_some(Open {
+                        case: case.clone(),
                         start: i,
                         traced: false,
                     });
@@ -205,6 +233,7 @@ impl Rules {
                 line: last.1.to_owned(),
                 reason: cut.reason.clone(),
                 report: Vec::new(),
+                case: None,
             });
         }
         found

@@ -10,6 +10,7 @@ use crate::guest::wedged;
 use crate::host::qemu::Qemu;
 use crate::lane::spec::Arch;
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs::File;
 use std::io::{LineWriter, Write};
@@ -21,7 +22,8 @@ use std::time::{Duration, Instant};
 const UP: &str = "NOLOCKS: guest up";
 const DONE: &str = "NOLOCKS: guest done";
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Phase {
     Boot,
     Run,
@@ -38,7 +40,8 @@ impl fmt::Display for Phase {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Ending {
     /// The plan was carried out and the machine went off.
     Done,
@@ -80,18 +83,17 @@ pub struct Outcome {
     pub console: String,
     pub ending: Ending,
     pub took: Duration,
-    /// Where an earlier attempt is kept that hung.
-    pub hung_before: Option<PathBuf>,
 }
 
-impl Outcome {
-    /// For people, if there was such an attempt.
-    pub fn hung(&self, name: &str) -> Option<String> {
-        let kept = self.hung_before.as_ref()?;
-        Some(format!(
-            "boot {name} hung and was repeated: see {}",
-            kept.join("registers.txt").display()
-        ))
+impl Ending {
+    /// As far as the console tells, of a boot that left nothing else: one that went off in the middle,
+    /// and one that hung, look the same.
+    pub fn by_console(console: &str) -> Ending {
+        match (console.contains(DONE), console.contains(UP)) {
+            (true, _) => Ending::Done,
+            (_, true) => Ending::Died(Phase::Run),
+            _ => Ending::Died(Phase::Boot),
+        }
     }
 }
 
@@ -246,7 +248,6 @@ impl Guest {
             console,
             ending,
             took,
-            hung_before: None,
         })
     }
 }

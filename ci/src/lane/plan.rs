@@ -277,7 +277,8 @@ mod tests {
         };
         let one = plan("pages/nmi");
         assert!(
-            one.lines.ends_with(" seed=7 tick_seconds=30 case=nmi"),
+            one.lines
+                .ends_with(" seed=7 tick_permille=990 tick_seconds=10 case=nmi"),
             "{}",
             one.lines
         );

@@ -3,7 +3,7 @@
 //! and judge; the rest is a Kconfig fragment on top of the project's `Kconfig.fragment`.
 
 use crate::base::exit::{Exit, fail};
-use crate::lane::cases::{QUEUE, STRESS, cases};
+use crate::lane::cases::{Cases, QUEUE, STRESS};
 use anyhow::{Context, Result};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
@@ -160,8 +160,14 @@ impl Lane {
                 format!("no lane {name:?}; there are: {}", names(dir)?.join(", ")),
             ));
         }
-        let text = fs::read_to_string(&path)?;
-        parse(&text)
+        Lane::read(&path, name, &Cases::builtin())
+    }
+
+    /// From a file that a run has kept, with the cases of that run.
+    pub fn read(path: &Path, name: &str, cases: &Cases) -> Result<Lane> {
+        let text =
+            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        parse(&text, cases)
             .map(|lane| Lane {
                 name: name.to_owned(),
                 config: text.clone(),
@@ -218,7 +224,7 @@ pub fn names(dir: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn parse(text: &str) -> Result<Lane, (usize, String)> {
+fn parse(text: &str, cases: &Cases) -> Result<Lane, (usize, String)> {
     // Every other line becomes an empty one, so that TOML's line numbers are the file's.
     let header: String = text
         .lines()
@@ -246,10 +252,10 @@ fn parse(text: &str) -> Result<Lane, (usize, String)> {
         .flatten()
         .map(|(suite, skips)| (suite.as_str(), skips));
     for (suite, skips) in stress.chain(queue).chain(kunit) {
-        if cases(suite).is_empty() {
+        if cases.of(suite).is_empty() {
             return bad(&format!("kunit: ci/cases.toml knows no {suite}"));
         }
-        if let Some(name) = skips.iter().find(|s| !cases(suite).contains(s)) {
+        if let Some(name) = skips.iter().find(|s| !cases.of(suite).contains(s)) {
             return bad(&format!("skips: {suite} has no case {name}"));
         }
     }
@@ -288,6 +294,7 @@ fn parse(text: &str) -> Result<Lane, (usize, String)> {
 mod tests {
     use super::*;
     use crate::base::exit::stage;
+    use crate::lane::cases::cases;
 
     const GOOD: &str = "# SPDX\n#: about = \"x\"\n#: arch = \"x86_64\"\n#: cpus = 4\n#: memory = \"1G\"\n\
         #: limits = { boot = 1, run = 2, shutdown = 3 }\n#: [stress]\n#: obtained = 1\n#: obtained_each = 1\n\
@@ -303,7 +310,7 @@ mod tests {
 
     #[test]
     fn a_good_lane_parses() {
-        let lane = parse(GOOD).unwrap();
+        let lane = parse(GOOD, &Cases::builtin()).unwrap();
         assert_eq!(lane.arch, Arch::X86);
         assert_eq!(lane.test_load().obtained, lane.stress.obtained);
         assert!(lane.skips.is_empty());
@@ -312,7 +319,13 @@ mod tests {
             .replace("obtained = 1", "obtained = 7");
         let table = test.lines().skip_while(|l| !l.contains("[test]"));
         let both = GOOD.to_owned() + &table.collect::<Vec<_>>().join("\n");
-        assert_eq!(parse(&both).unwrap().test_load().obtained, 7);
+        assert_eq!(
+            parse(&both, &Cases::builtin())
+                .unwrap()
+                .test_load()
+                .obtained,
+            7
+        );
         assert_eq!(lane.limits.run(Duration::from_secs(10)).as_secs(), 12);
     }
 
@@ -355,7 +368,11 @@ mod tests {
             ("f", numa),
         ]
         .map(|(n, r)| control(n, r));
-        let lane = parse(&(GOOD.to_owned() + green + &text.concat())).unwrap();
+        let lane = parse(
+            &(GOOD.to_owned() + green + &text.concat()),
+            &Cases::builtin(),
+        )
+        .unwrap();
         let boots: Vec<(String, Vec<&str>)> = lane
             .later_boots()
             .into_iter()
@@ -385,7 +402,7 @@ mod tests {
         };
         let silent = control("silent", "invalid-wait-context");
         let other = control("other", "warning");
-        assert!(parse(&format!("{GOOD}{other}{silent}")).is_ok());
+        assert!(parse(&format!("{GOOD}{other}{silent}"), &Cases::builtin()).is_ok());
         let e = error(&format!("{GOOD}{silent}{other}"));
         assert!(
             e.contains("silent must be the last one of boot controls-b"),

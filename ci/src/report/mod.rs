@@ -5,8 +5,8 @@ pub mod results;
 
 use crate::facts::ktap::{Locks, Note, Stat, Status, Suite};
 use crate::facts::scan::Finding;
+use crate::verdict::check::{Check, Found};
 use crate::verdict::judge::{BootReport, ControlResult};
-use crate::verdict::tally::Verdict;
 use anyhow::{Result, anyhow};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -42,7 +42,8 @@ pub struct LaneReport {
     pub hung: Vec<String>,
     /// The folders that hold the console.txt of a boot.
     pub consoles: Vec<String>,
-    pub verdict: Verdict,
+    /// All that was held against the lane's demands.
+    pub checks: Vec<Check>,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -110,32 +111,16 @@ impl LaneReport {
         self.all_suites().map(|(_, s)| s.count(status)).sum()
     }
 
-    fn problems(&self) -> Vec<String> {
-        let mut out = Vec::new();
-        for (boot, suite) in self.all_suites() {
-            let boot = boot.map(|b| format!("{b}: ")).unwrap_or_default();
-            let failed = suite.cases.iter().filter(|c| c.status == Status::Fail);
-            out.extend(failed.map(|c| {
-                let why = c.reason.as_deref().unwrap_or("no reason given");
-                format!("{boot}{}: {}: {why}", suite.name, c.name)
-            }));
-        }
-        let splat = |f: &Finding| format!("console line {}: {}: {}", f.line_no, f.rule, f.line);
-        out.extend(self.all_findings().map(splat));
-        if self.debug_locks() == Some(false) {
-            out.push("debug_locks: 0: lockdep stopped looking before the end".to_owned());
-        }
-        for c in self.controls.iter().filter(|c| !c.ok) {
-            let seen = or_dash(&c.seen);
-            out.push(format!(
-                "control {}: must give {}, gave {seen}",
-                c.name, c.expected
-            ));
-        }
-        if let (Verdict::Fail(why), true) = (&self.verdict, out.is_empty()) {
-            out.push(why.clone());
-        }
-        out
+    /// What failed, without the lane's name before it.
+    pub fn problems(&self) -> Vec<String> {
+        let failures = self.checks.iter().filter_map(Check::failure);
+        let lane = format!("{}: ", self.name);
+        let text = |(_, what): (_, String)| what.strip_prefix(&lane).unwrap_or(&what).to_owned();
+        failures.map(text).collect()
+    }
+
+    fn has_passed(&self) -> bool {
+        !self.checks.is_empty() && self.problems().is_empty()
     }
 
     fn controls_red(&self) -> String {
@@ -358,12 +343,7 @@ pub fn screen(report: &RunReport) -> String {
     let rows = report.lanes.iter().map(|l| {
         vec![
             l.name.clone(),
-            if l.verdict == Verdict::Pass {
-                "pass"
-            } else {
-                "FAIL"
-            }
-            .to_owned(),
+            if l.has_passed() { "pass" } else { "FAIL" }.to_owned(),
             l.cases(),
             thousands(l.obtained()),
             l.controls_red(),
@@ -595,10 +575,8 @@ fn legend(apis: &[&str]) -> Markup {
 
 fn verdict(lane: &LaneReport) -> Markup {
     html! {
-        @match &lane.verdict {
-            Verdict::Pass => b .ok { "pass" },
-            Verdict::Fail(why) => { b .bad { "FAIL" } " " (why) },
-        }
+        @if lane.has_passed() { b .ok { "pass" } }
+        @else { b .bad { "FAIL" } " " (lane.problems().join("; ")) }
     }
 }
 
@@ -856,7 +834,7 @@ fn failed(message: &str, text: &str) -> TestCaseStatus {
     status
 }
 
-/// For machines that read JUnit: every case, every control, and the console as a case of its own.
+/// For machines that read JUnit: every case, every other check of the lane, and what they come to.
 pub fn junit(report: &RunReport) -> Result<String> {
     let mut out = Report::new("nolocks");
     for lane in &report.lanes {
@@ -888,41 +866,19 @@ pub fn junit(report: &RunReport) -> Result<String> {
         }
         let mut tests = TestSuite::new(format!("{}.boot", lane.name));
         tests.set_time(Duration::try_from_secs_f64(lane.duration_s).unwrap_or_default());
-        let splats: Vec<_> = lane
-            .all_findings()
-            .map(|f| format!("{}: {}: {}", f.line_no, f.rule, f.line))
-            .collect();
-        let status = match splats.first() {
-            Some(first) => failed(first, &splats.join("\n")),
-            None => TestCaseStatus::success(),
-        };
-        tests.add_test_case(TestCase::new("console", status));
-        if let Some(on) = lane.debug_locks() {
-            let silent = || failed("debug_locks: 0", "lockdep stopped looking before the end");
-            let status = if on {
-                TestCaseStatus::success()
-            } else {
-                silent()
+        let prefix = format!("{}: ", lane.name);
+        for check in lane.checks.iter().filter(|c| !c.is_case) {
+            let status = match &check.found {
+                Found::Passed => TestCaseStatus::success(),
+                Found::Skipped => TestCaseStatus::skipped(),
+                Found::Failed { why, .. } => failed(why, why),
             };
-            tests.add_test_case(TestCase::new("debug_locks", status));
+            let name = check.name.strip_prefix(&prefix).unwrap_or(&check.name);
+            tests.add_test_case(TestCase::new(name, status));
         }
-        for c in &lane.controls {
-            let wrong = || {
-                failed(
-                    &format!("must give {}, gave {}", c.expected, or_dash(&c.seen)),
-                    "",
-                )
-            };
-            let status = if c.ok {
-                TestCaseStatus::success()
-            } else {
-                wrong()
-            };
-            tests.add_test_case(TestCase::new(format!("control {}", c.name), status));
-        }
-        let status = match &lane.verdict {
-            Verdict::Pass => TestCaseStatus::success(),
-            Verdict::Fail(why) => failed(why, why),
+        let status = match lane.problems().join("; ") {
+            why if why.is_empty() => TestCaseStatus::success(),
+            why => failed(&why, &why),
         };
         tests.add_test_case(TestCase::new("verdict", status));
         out.add_test_suite(tests);
@@ -933,6 +889,7 @@ pub fn junit(report: &RunReport) -> Result<String> {
 #[cfg(test)]
 pub mod tests {
     use super::*;
+    use crate::base::exit::Exit;
     use crate::facts::ktap::{
         Case,
         tests::{config, suites},
@@ -1040,7 +997,9 @@ pub mod tests {
             debug_locks: Some(true),
             hung: vec![],
             consoles: vec!["main".into(), "control-x".into()],
-            verdict: Verdict::Pass,
+            checks: ["boots without a splat", "debug_locks", "control zone-lock"]
+                .map(|what| Check::new(format!("{name}: {what}"), Ok(())))
+                .into(),
         }
     }
 
@@ -1055,6 +1014,7 @@ pub mod tests {
             line: "BUG: <script>\u{1}".into(),
             reason: "why".into(),
             report: vec![],
+            case: None,
         });
         bad.controls[0] = ControlResult {
             seen: String::new(),
@@ -1062,7 +1022,23 @@ pub mod tests {
             ..bad.controls[0].clone()
         };
         bad.debug_locks = Some(false);
-        bad.verdict = Verdict::Fail("splat".into());
+        bad.checks = [
+            (
+                "nolocks_stress: nmi",
+                Exit::Test,
+                "<b>31 of 32 & \"none\"</b>",
+            ),
+            (
+                "bad-page (console line 412)",
+                Exit::Splat,
+                "BUG: <script>\u{1}",
+            ),
+            ("debug_locks", Exit::Test, "0: lockdep went silent"),
+            ("control zone-lock", Exit::Test, "stayed green"),
+        ]
+        .map(|(what, exit, why)| Check::failed(format!("bad: {what}"), exit, why))
+        .into();
+        bad.checks[0].is_case = true;
         bad
     }
 
@@ -1115,9 +1091,9 @@ pub mod tests {
         }
         for part in [
             "31 of 32",
-            "line 412: bad-page",
+            "bad-page (console line 412): BUG: ",
             "debug_locks: 0",
-            "must give invalid-wait-context, gave nothing",
+            "control zone-lock: stayed green",
         ] {
             assert!(
                 text.lines()
@@ -1134,12 +1110,9 @@ pub mod tests {
         lane.boots[0].findings = bad().findings;
         lane.boots[0].kunit[0].cases[0].status = Status::Fail;
         let text = screen(&run(vec![lane.clone()]));
-        for part in ["kunit-numa: k: node", "bad-page", "debug_locks: 0", " OFF "] {
+        for part in ["2 ok, 1 failed", " OFF "] {
             assert!(text.contains(part), "{part}: {text}");
         }
-        let junit = junit(&run(vec![lane])).unwrap();
-        let junit = Report::deserialize_from_str(&junit).unwrap();
-        assert_eq!(junit.failures, 3);
     }
 
     #[test]
@@ -1150,7 +1123,7 @@ pub mod tests {
     #[test]
     fn many_problems_stay_on_the_screen() {
         let mut noisy = bad();
-        noisy.findings = vec![noisy.findings[0].clone(); 50];
+        noisy.checks = vec![noisy.checks[1].clone(); 53];
         let text = screen(&run(vec![noisy]));
         assert_eq!(
             text.lines().filter(|l| l.starts_with("FAIL")).count(),
@@ -1166,8 +1139,8 @@ pub mod tests {
         assert!(screen(&run(vec![again])).contains("repeated inside a case: "));
         let mut hung = lane("hung");
         hung.suite = None;
-        hung.verdict = Verdict::Fail("hang: boot".into());
-        assert!(screen(&run(vec![hung])).contains("FAIL hung: hang: boot"));
+        hung.checks = vec![Check::failed("hung", Exit::Hang, "boot hung")];
+        assert!(screen(&run(vec![hung])).contains("FAIL hung: boot hung"));
     }
 
     #[test]
@@ -1263,7 +1236,7 @@ pub mod tests {
             let found = properties.iter().find(|p| p.name.as_str() == name);
             assert_eq!(found.unwrap().value.as_str(), value);
         }
-        // A case, the console, debug_locks, the control and the verdict.
+        // A case, the splat, debug_locks, the control and the verdict.
         assert_eq!(read(&run(vec![lane("good"), bad()])).failures, 5);
     }
 

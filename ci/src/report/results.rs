@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `docs/results.md`: what one run gave, as a page for the repository, and its picture.
 
-use super::{APIS, RunReport, Verdict, models, screen, shares, total};
+use super::{APIS, RunReport, models, screen, shares, total};
 use anyhow::Result;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -39,7 +39,7 @@ pub fn page(report: &RunReport, run: &str, picture: &str) -> String {
 
 /// Why a run is none to show: a page of red results would be read as what the series does.
 pub fn unfit(report: &RunReport) -> Option<String> {
-    let red = report.lanes.iter().find(|l| l.verdict != Verdict::Pass);
+    let red = report.lanes.iter().find(|l| !l.has_passed());
     match red {
         Some(lane) => Some(format!("lane {} is red in it", lane.name)),
         None if report.contexts().is_empty() => Some("it measured no pages".to_owned()),
@@ -109,6 +109,8 @@ fn color(share: &str) -> RGBColor {
 mod tests {
     use super::super::tests::{lane, run};
     use super::*;
+    use crate::base::exit::Exit;
+    use crate::verdict::check::Check;
 
     #[test]
     fn a_page_shows_the_run_and_its_picture() {
@@ -135,7 +137,7 @@ mod tests {
     fn a_red_run_is_not_shown() {
         let mut report = run(vec![lane("a-lane")]);
         assert_eq!(unfit(&report), None);
-        report.lanes[0].verdict = Verdict::Fail("x".into());
+        report.lanes[0].checks = vec![Check::failed("x", Exit::Test, "why")];
         assert!(unfit(&report).unwrap().contains(&report.lanes[0].name));
         report.lanes.clear();
         assert!(unfit(&report).unwrap().contains("no pages"));

@@ -1,93 +1,146 @@
 // SPDX-License-Identifier: GPL-2.0
-//! All boots of a lane, and what was found.
+//! All boots of a lane, each judged by what it left.
 
-use crate::base::cache::write_json;
-use crate::lane::cases::{QUEUE, STRESS};
+use crate::base::cache::{write_atomic, write_json};
+use crate::facts::boot::BootFacts;
+use crate::lane::cases::QUEUE;
 use crate::lane::plan::{FAILING, MAIN, Plan, STRESS_CASE};
-use crate::lane::spec::Control;
+use crate::lane::spec::{Control, Lane};
 use crate::report::LaneReport;
-use crate::run::ready::Ready;
+use crate::run::ready::{HUNG, Ready};
 use crate::verdict::judge;
+use crate::verdict::standards::Standards;
 use crate::verdict::tally::Tally;
 use anyhow::Result;
 use serde_json::Value;
+use std::path::Path;
 use std::time::Duration;
 
-/// The green boots, then the red ones.
-pub fn lane_report(
+/// What a run records of a lane.
+pub struct Recorded<'a> {
+    pub lane: &'a Lane,
+    pub folder: &'a Path,
+    pub plan: &'a Plan,
+    pub metadata: &'a Value,
+}
+
+/// Boots the lane in all ways of its plan, and judges each boot.
+pub fn boot_lane(
     ready: &Ready,
     metadata: &Value,
     plan: &Plan,
     tally: &mut Tally,
 ) -> Result<LaneReport> {
     write_json(&ready.folder.join("metadata.json"), metadata)?;
-    let lane = &ready.lane;
-    let load = Duration::from_secs(plan.load_s);
-    let mut main = ready.clone();
-    main.guest.cmdline.extend(plan.cmdline());
-    let outcome = main.boot(MAIN, &plan.lines, load)?;
-    let mut own = Tally::default();
-    let folder = ready.folder.join(MAIN);
-    let seen = judge::green(lane, plan, &folder, &outcome, &mut own)?;
-    let mut took = outcome.took;
-    let mut hung = Vec::from_iter(outcome.hung(MAIN));
-    let mut consoles = vec![MAIN.to_owned()];
-    for (file, case, module) in [
-        ("ktap.txt", STRESS_CASE, STRESS),
-        ("ktap-queue.txt", QUEUE, QUEUE),
-        ("ktap-queue-fail.txt", FAILING, QUEUE),
+    let standards = Standards::kept(&ready.folder)?;
+    let recorded = Recorded {
+        lane: &ready.lane,
+        folder: &ready.folder,
+        plan,
+        metadata,
+    };
+    judge_lane(&recorded, &standards, tally, |name, steps, load| {
+        let mut ready = ready.clone();
+        let boot = ready.lane.boots.iter().find(|b| b.name == name);
+        let words = boot.iter().flat_map(|b| &b.cmdline);
+        ready.guest.cmdline.extend(words.cloned());
+        if name == MAIN {
+            ready.guest.cmdline.extend(plan.cmdline());
+        }
+        ready.boot(name, steps, load).map(drop)
+    })
+}
+
+/// Judges a lane's boots by what they left. `boot` makes them leave it, if they have not.
+pub fn judge_lane(
+    recorded: &Recorded,
+    standards: &Standards,
+    tally: &mut Tally,
+    boot: impl Fn(&str, &str, Duration) -> Result<()>,
+) -> Result<LaneReport> {
+    let &Recorded {
+        lane,
+        folder,
+        plan,
+        metadata,
+    } = recorded;
+    let facts = |name: &str| BootFacts::read(&folder.join(name), &standards.rules);
+    boot(MAIN, &plan.lines, Duration::from_secs(plan.load_s))?;
+    let seen = facts(MAIN)?;
+    for (file, case) in [
+        ("ktap.txt", STRESS_CASE),
+        ("ktap-queue.txt", QUEUE),
+        ("ktap-queue-fail.txt", FAILING),
     ] {
         if plan.has(case) {
-            ready.keep(file, case, module, &outcome)?;
+            let printed = seen.case(case).map_or("", |c| c.printed.as_str());
+            write_atomic(&folder.join(MAIN).join(file), printed)?;
         }
     }
+    let mut took_s = seen.took_s;
+    let (main, mut checks) = judge::main_boot(lane, plan, &standards.cases, &seen);
+    tally.take(&checks);
+    let mut consoles = vec![MAIN.to_owned()];
     let (mut boots, mut results) = (Vec::new(), Vec::new());
     let later = lane.later_boots().into_iter();
     for (name, controls) in later.filter(|_| plan.all_boots) {
-        let green = lane.boots.iter().find(|b| b.name == name);
-        let mut ready = ready.clone();
-        let words = green.iter().flat_map(|b| &b.cmdline);
-        ready.guest.cmdline.extend(words.cloned());
         let line = |c: &&Control| format!("module {} {}.ko {}", c.name, c.module, c.params);
         let lines: Vec<String> = controls.iter().map(line).collect();
-        let outcome = ready.boot(&name, &lines.join("\n"), Duration::ZERO)?;
-        took += outcome.took;
-        hung.extend(outcome.hung(&name));
-        if let Some(wanted) = green {
-            let folder = ready.folder.join(&name);
-            boots.push(judge::quiet(
-                lane, wanted, &controls, &folder, &outcome, &mut own,
-            )?);
+        boot(&name, &lines.join("\n"), Duration::ZERO)?;
+        let seen = facts(&name)?;
+        took_s += seen.took_s;
+        let mut found = Vec::new();
+        if let Some(wanted) = lane.boots.iter().find(|b| b.name == name) {
+            let (report, more) =
+                judge::later_boot(lane, wanted, &controls, &standards.cases, &seen);
+            boots.push(report);
+            found.extend(more);
         }
         for control in &controls {
-            results.push(judge::red(lane, control, &controls, &outcome, &mut own)?);
+            let (result, more) = judge::control(lane, control, &controls, &seen)?;
+            results.push(result);
+            found.extend(more);
         }
+        tally.take(&found);
+        checks.extend(found);
         consoles.push(name);
     }
-    let report = LaneReport {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let is_kvm = metadata["accelerator"]["kvm"] == true;
+    Ok(LaneReport {
         name: lane.name.clone(),
         arch: lane.arch.kernel().to_owned(),
-        kernel: metadata["tree"]["version"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned(),
-        accel: if ready.accel.kvm { "kvm" } else { "tcg" }.to_owned(),
-        duration_s: took.as_secs_f64(),
+        kernel: text(&metadata["tree"]["version"]),
+        accel: if is_kvm { "kvm" } else { "tcg" }.to_owned(),
+        duration_s: took_s,
         promised: plan.load.iter().flat_map(|l| l.contexts.clone()).collect(),
-        suite: seen.suite,
-        queue: seen.queue,
-        failing: seen.failing,
-        kunit: seen.main.kunit,
+        suite: main.suite,
+        queue: main.queue,
+        failing: main.failing,
+        kunit: main.boot.kunit,
         boots,
         controls: results,
-        findings: seen.main.findings,
-        debug_locks: seen.main.debug_locks,
-        hung,
+        findings: main.boot.findings,
+        debug_locks: main.boot.debug_locks,
+        hung: hung(folder, &consoles),
         consoles,
-        verdict: own.verdict(),
+        checks,
+    })
+}
+
+/// The boots that hung and were repeated, for people.
+fn hung(folder: &Path, boots: &[String]) -> Vec<String> {
+    let note = |name: &String| {
+        let kept = folder.join(format!("{name}{HUNG}"));
+        kept.exists().then(|| {
+            let registers = kept.join("registers.txt");
+            format!(
+                "boot {name} hung and was repeated: see {}",
+                registers.display()
+            )
+        })
     };
-    tally.merge(own);
-    Ok(report)
+    boots.iter().filter_map(note).collect()
 }
 
 #[cfg(test)]
@@ -120,12 +173,13 @@ mod tests {
             },
         };
         fs::create_dir_all(&ready.folder).unwrap();
+        Standards::builtin().unwrap().keep(&ready.folder).unwrap();
         let read = |file: &str| fs::read_to_string(ready.folder.join(file)).unwrap();
         let boots = |all_boots| {
             let plan = Plan::new(&lane.stress, lane.queue.as_ref(), &BTreeMap::new());
             let plan = Plan { all_boots, ..plan };
             let metadata = json!({ "plan": plan });
-            let report = lane_report(&ready, &metadata, &plan, &mut Tally::default()).unwrap();
+            let report = boot_lane(&ready, &metadata, &plan, &mut Tally::default()).unwrap();
             assert_eq!(read("main/plan"), format!("{}\n", plan.lines));
             let record: Value = serde_json::from_str(&read("metadata.json")).unwrap();
             assert_eq!(

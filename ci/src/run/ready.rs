@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 //! A lane that is ready to boot, and its boots.
 
-use crate::base::cache::{self, Cache, write_atomic};
+use crate::base::cache::{self, Cache, write_atomic, write_json};
 use crate::base::exit::{Exit, OrExit};
 use crate::build::kernel::Modules;
+use crate::facts::boot::{BootFacts, ENDING, Ended};
 use crate::guest::accel::{self, Accel};
 use crate::guest::boot::{Ending, Guest, Limits, Outcome, Phase};
 use crate::guest::root;
 use crate::host::qemu;
 use crate::host::setup::tools;
-use crate::lane::plan::MAIN;
 use crate::lane::spec::{Arch, Lane};
-use crate::verdict::judge;
+use crate::verdict::hang::shows_more_than_a_hang;
+use crate::verdict::standards::Standards;
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ use std::time::Duration;
 
 /// Between two lines of a boot lay 60 seconds at most, an emulated arm64's beside a compiler.
 const SILENCE: Duration = Duration::from_secs(240);
+/// Behind the name of a boot that was repeated: where the attempt that hung is kept.
+pub const HUNG: &str = "-hung";
 const GUEST_SCRIPT: &str = include_str!("../../guest/run.sh");
 
 /// A lane that is ready to boot: everything it needs is in its own folder.
@@ -55,11 +58,15 @@ impl Ready {
             }
         }
         write_atomic(&folder.join("lane.config"), &lane.config)?;
+        write_atomic(&folder.join("guest.sh"), GUEST_SCRIPT)?;
+        Standards::builtin()?.keep(&folder)?;
         Self::again(cache, &folder, lane)
     }
 
     pub fn again(cache: &Cache, folder: &Path, lane: &Lane) -> Result<Ready> {
-        write_atomic(&folder.join("guest.sh"), GUEST_SCRIPT)?;
+        if !folder.join("guest.sh").exists() {
+            write_atomic(&folder.join("guest.sh"), GUEST_SCRIPT)?;
+        }
         let mut guest = Guest {
             vng: tools(cache).vng,
             arch: lane.arch,
@@ -111,32 +118,24 @@ impl Ready {
             Ending::Hung(Phase::Run, _) => storms,
             _ => false,
         };
-        if !hung || judge::blamed(&outcome.console, storms)? {
-            return Ok(outcome);
+        if !hung || shows_more_than_a_hang(&outcome.console, storms)? {
+            return kept(&folder, outcome);
         }
         // Seen a few times in hundreds of boots. A kernel that hangs by itself hangs again; one that does not
         // is not to be blamed for its emulator, but nor is it kept quiet.
-        let kept = self.folder.join(format!("{name}-hung"));
-        cache::remove_dir(&kept)?;
-        fs::rename(&folder, &kept)?;
+        let hung = self.folder.join(format!("{name}{HUNG}"));
+        cache::remove_dir(&hung)?;
+        fs::rename(&folder, &hung)?;
         self.prepare(name, plan)?;
         let again = self.guest.boot(name, limits, env).or_exit(Exit::Boot)?;
-        Ok(Outcome {
-            took: outcome.took + again.took,
-            hung_before: Some(kept),
-            ..again
-        })
+        let took = outcome.took + again.took;
+        kept(&folder, Outcome { took, ..again })
     }
 
-    /// What a module printed, as a file of its own.
-    pub fn keep(&self, file: &str, case: &str, module: &str, outcome: &Outcome) -> Result<()> {
-        let ktap: String = judge::part(case, &outcome.console)
-            .unwrap_or_default()
-            .lines()
-            .filter_map(|l| l.split_once(&format!("{module}: ")))
-            .map(|(_, text)| format!("{text}\n"))
-            .collect();
-        write_atomic(&self.folder.join(MAIN).join(file), &ktap)
+    /// What a boot left.
+    pub fn facts(&self, boot: &str) -> Result<BootFacts> {
+        let standards = Standards::kept(&self.folder)?;
+        BootFacts::read(&self.folder.join(boot), &standards.rules)
     }
 
     fn prepare(&self, name: &str, plan: &str) -> Result<PathBuf> {
@@ -147,6 +146,16 @@ impl Ready {
         write_atomic(&folder.join("setup"), &setup)?;
         Ok(folder)
     }
+}
+
+/// Writes what the console does not say, for who judges the boot, now or later.
+fn kept(folder: &Path, outcome: Outcome) -> Result<Outcome> {
+    let ended = Ended {
+        ending: outcome.ending,
+        took_s: outcome.took.as_secs_f64(),
+    };
+    write_json(&folder.join(ENDING), &ended)?;
+    Ok(outcome)
 }
 
 #[cfg(test)]
@@ -186,14 +195,13 @@ mod tests {
         let once = format!("if mkdir $HOME/tried; then echo wedged; sleep 1000; else {FINE}; fi");
         let (outcome, dir) = booted(&once);
         assert_eq!(outcome.ending, Ending::Done);
-        assert!(outcome.hung("main").unwrap().contains("main-hung"));
         let kept = fs::read_to_string(dir.path().join("run/main-hung/console.txt")).unwrap();
         assert!(kept.contains("wedged"));
         assert!(matches!(
             booted("sleep 1000").0.ending,
             Ending::Hung(Phase::Boot, _)
         ));
-        assert!(booted(FINE).0.hung_before.is_none());
+        assert!(!booted(FINE).1.path().join("run/main-hung").exists());
     }
 
     #[test]
@@ -211,8 +219,12 @@ mod tests {
                 "echo NOLOCKS: guest up; if mkdir $HOME/tried; then echo '{says}'; sleep 1000; \
                 else echo NOLOCKS: guest done; fi"
             );
-            let outcome = booted_on(arch, 1, &script).0;
-            assert_eq!(outcome.hung_before.is_some(), repeated, "{arch} {says}");
+            let (outcome, dir) = booted_on(arch, 1, &script);
+            assert_eq!(
+                dir.path().join("run/main-hung").exists(),
+                repeated,
+                "{arch} {says}"
+            );
             assert_eq!(outcome.ending == Ending::Done, repeated, "{arch} {says}");
         }
     }
@@ -235,8 +247,12 @@ mod tests {
             let script = format!(
                 "if mkdir $HOME/tried; then printf '{says}\\n'; sleep 1000; else {FINE}; fi"
             );
-            let outcome = booted(&script).0;
-            assert_eq!(outcome.hung_before.is_some(), repeated, "{says}");
+            let (outcome, dir) = booted(&script);
+            assert_eq!(
+                dir.path().join("run/main-hung").exists(),
+                repeated,
+                "{says}"
+            );
             assert_eq!(outcome.ending == Ending::Done, repeated, "{says}");
         }
     }

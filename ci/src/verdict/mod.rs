@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What follows from what a console says.
+//! What follows from what a boot left.
 
+pub mod check;
+pub mod hang;
 pub mod judge;
+pub mod standards;
 pub mod tally;

@@ -3,16 +3,8 @@
 
 use crate::base::exit::{Exit, explained, fail, stage};
 use crate::base::proc::check_interrupt;
+use crate::verdict::check::{Check, Found};
 use anyhow::Result;
-use serde::{Deserialize, Serialize};
-
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    Pass,
-    /// Why, in a few words.
-    Fail(String),
-}
 
 #[derive(Default)]
 pub struct Tally {
@@ -54,23 +46,20 @@ impl Tally {
         Ok(())
     }
 
-    pub fn merge(&mut self, other: Tally) {
-        self.passed += other.passed;
-        self.skipped += other.skipped;
-        self.failures.extend(other.failures);
-        self.explored.extend(other.explored);
-    }
-
-    pub fn verdict(&self) -> Verdict {
-        if self.failures.is_empty() {
-            return Verdict::Pass;
+    /// Counts what a judgement came to, and says it.
+    pub fn take(&mut self, checks: &[Check]) {
+        for check in checks {
+            match (&check.found, check.failure()) {
+                (_, Some((exit, what))) => self.failed(exit, what),
+                (Found::Skipped, _) => self.skipped += 1,
+                _ => {
+                    if !check.is_case {
+                        eprintln!("ok   {}", check.name);
+                    }
+                    self.passed += 1;
+                }
+            }
         }
-        let reasons: Vec<&str> = self
-            .failures
-            .iter()
-            .map(|(_, what)| what.as_str())
-            .collect();
-        Verdict::Fail(reasons.join("; "))
     }
 
     pub fn closing(&self) -> String {
