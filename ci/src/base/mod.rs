@@ -3,5 +3,6 @@
 
 pub mod cache;
 pub mod exit;
+pub mod pins;
 pub mod proc;
 pub mod progress;

@@ -4,15 +4,18 @@
 
 use crate::base::exit::{Exit, FULL, FULL_SAID, fail};
 use anyhow::{Context, Result, bail};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, PipeReader, Read};
+use std::fs::File;
+use std::io::{BufRead, BufReader, PipeReader, Read, Seek};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 static GROUPS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);
@@ -133,30 +136,34 @@ pub fn run_lines(command: &mut Command, mut sink: impl FnMut(&str)) -> Result<Ex
     Ok(status)
 }
 
+/// Where a command writes to. Not a pipe: whatever a command leaves in the background, as hooks of
+/// git may, keeps a pipe open, and its reader waiting.
+fn memory() -> Result<File> {
+    let file = memfd_create(c"output", MFdFlags::MFD_CLOEXEC)?;
+    Ok(file.into())
+}
+
+fn written(mut file: File) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// Runs `command` to its end and returns what it wrote. Never with a terminal to read from, which
 /// stops a group that is not the terminal's own.
 pub fn capture(command: &mut Command, stdin: impl Into<Stdio>) -> Result<Output> {
+    let (stdout, stderr) = (memory()?, memory()?);
     command
         .stdin(stdin)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut group = Group::spawn(command)?;
-    let mut errors = group.child.stderr.take().context("stderr is a pipe")?;
-    // Both at once, or a command that fills the one pipe would wait for a reader of the other.
-    let reader = std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        errors.read_to_end(&mut bytes).map(|_| bytes)
-    });
-    let mut stdout = Vec::new();
-    let mut text = group.child.stdout.take().context("stdout is a pipe")?;
-    text.read_to_end(&mut stdout)?;
-    let stderr = reader.join().expect("a reader does not panic")?;
-    let status = group.wait()?;
+        .stdout(stdout.try_clone()?)
+        .stderr(stderr.try_clone()?);
+    let status = Group::spawn(command)?.wait()?;
     check_interrupt()?;
     Ok(Output {
         status,
-        stdout,
-        stderr,
+        stdout: written(stdout)?,
+        stderr: written(stderr)?,
     })
 }
 
@@ -166,14 +173,53 @@ pub fn output(command: &mut Command) -> Result<String> {
     succeeded(command, &out)
 }
 
-/// As `output`, but Ctrl-C neither ends nor forbids it: for what must not stop half way, and for
-/// what puts it right.
+/// As `output`, but the first Ctrl-C neither ends nor forbids it: for what must not stop half way,
+/// and for what puts it right. In a session of its own, so that nothing below it can wait for an
+/// answer at the terminal: it gets an error instead.
 pub fn complete(command: &mut Command) -> Result<String> {
-    let out = command
-        .process_group(0)
+    let (stdout, stderr) = (memory()?, memory()?);
+    let mut session = Command::new("setsid");
+    session.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => session.env(name, value),
+            None => session.env_remove(name),
+        };
+    }
+    if let Some(dir) = command.get_current_dir() {
+        session.current_dir(dir);
+    }
+    let before = INTERRUPTS.load(Ordering::SeqCst);
+    let mut child = session
         .stdin(Stdio::null())
-        .output()
+        .stdout(stdout.try_clone()?)
+        .stderr(stderr.try_clone()?)
+        .spawn()
         .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+    let group = Pid::from_raw(i32::try_from(child.id())?);
+    let mut told = false;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        let _ = match INTERRUPTS.load(Ordering::SeqCst) - before {
+            0 => Ok(()),
+            1 => {
+                if !std::mem::replace(&mut told, true) {
+                    eprintln!("{} is let finish; Ctrl-C again ends it", brief(command));
+                }
+                Ok(())
+            }
+            2 => killpg(group, Signal::SIGTERM),
+            _ => killpg(group, Signal::SIGKILL),
+        };
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let out = Output {
+        status,
+        stdout: written(stdout)?,
+        stderr: written(stderr)?,
+    };
     succeeded(command, &out)
 }
 
@@ -186,13 +232,23 @@ fn succeeded(command: &Command, out: &Output) -> Result<String> {
             &out.stderr
         };
         let said = String::from_utf8_lossy(said);
-        let text = format!("{} failed ({}): {}", show(command), out.status, said.trim());
+        // The cause first: a command line may be long.
+        let text = format!("{} ({}: {})", said.trim(), brief(command), out.status);
         if said.contains(FULL_SAID) {
             return Err(fail(Exit::Setup, format!("{FULL}: {text}")));
         }
         bail!(text);
     }
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
+/// A command's name and first words.
+fn brief(command: &Command) -> String {
+    let line = show(command);
+    match line.char_indices().nth(100) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
 }
 
 pub fn show(command: &Command) -> String {
@@ -213,7 +269,7 @@ pub mod tests {
     }
 
     /// The same of variables, which are set to the values given.
-    pub fn alone_with(test: &str, env: &[(&str, &str)], body: impl FnOnce()) {
+    pub fn alone_with(test: &str, variables: &[(&str, &str)], body: impl FnOnce()) {
         const ALONE: &str = "NOLOCKS_TEST_ALONE";
         if std::env::var_os(ALONE).is_some() {
             return body();
@@ -222,7 +278,7 @@ pub mod tests {
         let out = again
             .args(["--exact", test])
             .env(ALONE, "1")
-            .envs(env.iter().copied())
+            .envs(variables.iter().copied())
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&out.stdout);
@@ -301,6 +357,36 @@ pub mod tests {
                 assert!(interrupted());
                 assert_eq!(whole(), "whole\n");
                 assert!(output(&mut Command::new("true")).is_err());
+            },
+        );
+    }
+
+    #[test]
+    fn nobody_waits_for_what_a_command_leaves_behind() {
+        let leave = "sleep 60 & echo whole";
+        let start = std::time::Instant::now();
+        assert_eq!(
+            complete(Command::new("sh").args(["-c", leave])).unwrap(),
+            "whole\n"
+        );
+        assert_eq!(
+            output(Command::new("sh").args(["-c", leave])).unwrap(),
+            "whole\n"
+        );
+        assert!(start.elapsed().as_secs() < 30);
+    }
+
+    #[test]
+    fn a_second_ctrl_c_ends_what_would_never_end() {
+        alone(
+            "base::proc::tests::a_second_ctrl_c_ends_what_would_never_end",
+            || {
+                install_handler().unwrap();
+                let me = std::process::id();
+                let script = format!("kill -INT {me}; sleep 0.3; kill -INT {me}; exec sleep 60");
+                let start = std::time::Instant::now();
+                complete(Command::new("sh").args(["-c", &script])).unwrap_err();
+                assert!(start.elapsed().as_secs() < 30);
             },
         );
     }

@@ -3,9 +3,10 @@
 
 use crate::base::cache::{self, Cache, Lock, sha256, write_atomic, write_json};
 use crate::base::exit::{Exit, FULL, FULL_SAID, OrExit, fail};
+use crate::base::pins::LLVM;
 use crate::base::proc::{check_interrupt, clear_environment, run_lines};
 use crate::base::progress::Progress;
-use crate::host::setup::{CLIPPY, LLVM, RUSTC, tools};
+use crate::host::setup::{CLIPPY, RUSTC, tools};
 use crate::lane::config::Options;
 use crate::lane::spec::{Arch, Lane};
 use crate::source::tree::{Prepared, tree_hash};
@@ -181,7 +182,7 @@ impl Plan<'_> {
 }
 
 fn toolchain(cache: &Cache) -> Result<String> {
-    let clang = format!("clang{LLVM}");
+    let clang = format!("clang{}", *LLVM);
     let mut text = String::new();
     for program in [Path::new(RUSTC), Path::new(&clang), &tools(cache).bindgen] {
         if let Ok(version) = crate::base::proc::output(Command::new(program).arg("--version")) {
@@ -213,7 +214,7 @@ pub fn make(cache: &Cache, arch: &str, source: &Path, build: &Path) -> Command {
 
 fn toolchain_args(cache: &Cache) -> Vec<String> {
     vec![
-        format!("LLVM={LLVM}"),
+        format!("LLVM={}", *LLVM),
         format!("RUSTC={RUSTC}"),
         format!("CLIPPY_DRIVER={CLIPPY}"),
         format!("BINDGEN={}", tools(cache).bindgen.display()),
@@ -462,7 +463,7 @@ fn compare_tools(
     version: impl Fn(&str) -> Result<String>,
 ) -> Result<()> {
     for (option, program) in [
-        ("CONFIG_CC_VERSION_TEXT", &*format!("clang{LLVM}")),
+        ("CONFIG_CC_VERSION_TEXT", &*format!("clang{}", *LLVM)),
         ("CONFIG_RUSTC_VERSION_TEXT", RUSTC),
     ] {
         // As the kernel's Makefile takes it.
@@ -477,9 +478,10 @@ fn compare_tools(
             return Err(fail(
                 Exit::Tree,
                 format!(
-                    "{} was built by another compiler than the modules would be:\n  its {option} is {}\n  {program} is {ours:?}\nbuild it again with LLVM={LLVM} RUSTC={RUSTC} and CONFIG_RUST=y, or the modules by hand with its own tools, as README.md says",
+                    "{} was built by another compiler than the modules would be:\n  its {option} is {}\n  {program} is {ours:?}\nbuild it again with LLVM={} RUSTC={RUSTC} and CONFIG_RUST=y, or the modules by hand with its own tools, as README.md says",
                     kdir.display(),
                     theirs.map_or("not set".to_owned(), |t| format!("{t:?}")),
+                    *LLVM,
                 ),
             ));
         }

@@ -8,8 +8,9 @@ use crate::command::job::Job;
 use crate::command::litmus;
 use crate::host::setup::{self, FOR_HOST, Need, RUSTFMT};
 use crate::report::thousands;
+use crate::source::debian;
+use crate::source::git::{forget_repository, git};
 use crate::source::series::{Series, State};
-use crate::source::tree::{self, forget_repository, git};
 use crate::verdict::tally::Tally;
 use anyhow::{Context, Result, bail, ensure};
 use regex::Regex;
@@ -27,7 +28,7 @@ pub fn run(job: &Job) -> Result<()> {
 
 pub fn all(job: &Job, tally: &mut Tally) -> Result<()> {
     setup::cargo()?;
-    let pristine = tree::debian(&job.cache)?.pristine()?;
+    let pristine = debian::debian(&job.cache)?.pristine()?;
     tally.check("ci: rustfmt", cargo(job, &["fmt", "--all", "--check"]))?;
     tally.check(
         "ci: clippy",

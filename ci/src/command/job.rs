@@ -13,8 +13,10 @@ use crate::lane::plan::Plan;
 use crate::lane::spec::Lane;
 use crate::run::ready::Ready;
 use crate::run::{finish, folder};
+use crate::source::debian;
+use crate::source::git::git;
 use crate::source::series::Series;
-use crate::source::tree::{self, Prepared};
+use crate::source::tree::{self, DIFFERENCE, Prepared};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -57,8 +59,8 @@ impl Job {
     /// The tree that the user gave, or Debian's, with the series on it.
     pub fn source(&self, kdir: Option<&Path>, series: &Series, use_: &str) -> Result<Prepared> {
         let tree = match kdir {
-            Some(dir) => tree::own(dir)?,
-            None => tree::debian(&self.cache)?,
+            Some(dir) => tree::own(dir)?.compared_with(debian::cached(&self.cache)?.as_ref()),
+            None => debian::debian(&self.cache)?,
         };
         tree.prepare(&self.cache, series, use_)
     }
@@ -94,17 +96,28 @@ impl Job {
         folder::new_folder(&self.cache.dir("runs")?, &format!("{stamp}-{what}"))
     }
 
-    pub fn metadata(&self, ready: &Ready, source: &Prepared, build: &Build, plan: &Plan) -> Value {
+    /// What the run is of; the difference of the user's own tree goes beside it.
+    pub fn metadata(
+        &self,
+        ready: &Ready,
+        source: &Prepared,
+        build: &Build,
+        plan: &Plan,
+    ) -> Result<Value> {
+        if source.changes.is_some() {
+            fs::copy(source.diff(), ready.folder.join(DIFFERENCE))?;
+        }
         let checkout = |args: &[&str]| {
-            output(tree::git(&self.checkout).args(args))
+            output(git(&self.checkout).args(args))
                 .map(|t| t.trim().to_owned())
                 .unwrap_or_default()
         };
-        json!({
+        Ok(json!({
             "lane": ready.lane.name,
             "about": ready.lane.about,
             "tree": { "version": source.origin.version, "from": source.origin.from, "id": source.origin.id },
             "series": build.stamp.series,
+            "changes": source.changes,
             "config": build.stamp.config,
             "tools": setup::versions(&self.cache, &ready.guest.emulator.program),
             "accelerator": ready.accel,
@@ -115,7 +128,7 @@ impl Job {
             "memory": ready.lane.memory,
             "cmdline": ready.lane.cmdline,
             "plan": plan,
-        })
+        }))
     }
 
     /// The kernels that some run has finished before.

@@ -18,9 +18,9 @@ pub mod test;
 pub mod torture;
 
 use crate::base::exit::{self, Exit};
-use crate::base::{cache, proc};
+use crate::base::{cache, pins, proc};
 use crate::host::setup::{self, Need};
-use crate::source::{series, tree};
+use crate::source::{debian, series};
 use anyhow::Result;
 use args::{Cli, Task};
 use clap::Parser;
@@ -30,7 +30,9 @@ use std::process::ExitCode;
 pub fn main() -> ExitCode {
     // Also asked for by test harnesses of their own; clap itself exits with 2 on bad usage.
     let cli = Cli::parse();
-    let result = proc::install_handler().and_then(|()| dispatch(cli));
+    let result = proc::install_handler()
+        .and_then(|()| pins::check())
+        .and_then(|()| dispatch(cli));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -93,7 +95,7 @@ fn dispatch(cli: Cli) -> Result<()> {
             setup::ensure(&job.cache, Need::Perf, yes)?;
             setup::cargo()?;
             say("every tool is there")?;
-            say(&tree::renewed(&job.cache)?)
+            say(&debian::renewed(&job.cache)?)
         }
         Task::Stress {
             at,

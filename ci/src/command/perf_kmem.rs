@@ -3,11 +3,12 @@
 
 use crate::base::cache::sha256;
 use crate::base::exit::{Exit, OrExit};
+use crate::base::pins::LLVM;
 use crate::base::progress::Progress;
 use crate::build::kernel::{self, LOG, clean_env, logged};
 use crate::command::args::Where;
 use crate::command::job::{Job, look};
-use crate::host::setup::{self, LLVM, Need};
+use crate::host::setup::{self, Need};
 use crate::lane::cases::STRESS;
 use crate::run::ready::Ready;
 use crate::verdict::judge;
@@ -43,7 +44,7 @@ fn build_perf(job: &Job, source: &Path) -> Result<PathBuf> {
     make.arg("-C")
         .arg(source.join("tools/perf"))
         .arg(format!("O={}", dir.display()))
-        .arg(format!("LLVM={LLVM}"))
+        .arg(format!("LLVM={}", *LLVM))
         .args(PERF)
         .arg(kernel::jobs());
     clean_env(&mut make, &job.cache.root);

@@ -8,8 +8,8 @@ use crate::command::sparse;
 use crate::host::setup::{self, Need};
 use crate::lane::spec::Lane;
 use crate::run::ready::Ready;
+use crate::source::debian;
 use crate::source::series::Series;
-use crate::source::tree;
 use crate::verdict::judge;
 use crate::verdict::tally::Tally;
 use anyhow::{Context, Result, ensure};
@@ -146,7 +146,7 @@ impl Prefixes<'_> {
     /// The folder with the image of `prefix`, which gave no warning but those of `before`.
     fn built(&mut self, prefix: &Series, before: Option<&[String]>) -> Result<PathBuf> {
         let cache = &self.job.cache;
-        let tree = tree::debian(cache)?.origin.id;
+        let tree = debian::debian(cache)?.origin.id;
         let stamp = self.plan.stamp(cache, &tree, &prefix.hash)?;
         let place = self.dir.join(&sha256(serde_json::to_string(&stamp)?)[..16]);
         self.used.insert(place.clone());

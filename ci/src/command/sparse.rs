@@ -9,7 +9,7 @@ use crate::build::kernel::{logged, make};
 use crate::command::args::Where;
 use crate::command::job::Job;
 use crate::host::other_suite::{Packages, started_with_its_libc};
-use crate::source::tree;
+use crate::source::debian;
 use crate::verdict::tally::Tally;
 use anyhow::{Context, Result, ensure};
 use regex::Regex;
@@ -52,7 +52,7 @@ pub fn check(job: &Job, tally: &mut Tally) -> Result<bool> {
     let (lane, build) = builds.first().context("no lane")?;
     let tried = Tried {
         new: &source.dir,
-        old: &tree::debian(&job.cache)?.pristine()?,
+        old: &debian::debian(&job.cache)?.pristine()?,
         touched: job.series()?.files().into_iter().cloned().collect(),
     };
     let wrapper = match working(&job.cache, &tried, &build.dir) {

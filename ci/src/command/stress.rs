@@ -62,7 +62,7 @@ impl Job {
                     Some((&modules, MODULES)),
                 )?;
                 let plan = plan(lane)?;
-                let metadata = self.metadata(&ready, &source, build, &plan);
+                let metadata = self.metadata(&ready, &source, build, &plan)?;
                 Ok((ready, plan, metadata))
             })
             .collect::<Result<Vec<_>>>()?;

@@ -50,7 +50,7 @@ impl Job {
                 all_boots: true,
                 ..Plan::new(lane.test_load(), lane.queue.as_ref(), &BTreeMap::new())
             };
-            let metadata = self.metadata(&ready, &source, build, &plan);
+            let metadata = self.metadata(&ready, &source, build, &plan)?;
             ready_lanes.push((ready, plan, metadata));
         }
         let cache = cache_was(&known, &builds);

@@ -7,7 +7,7 @@ use crate::base::exit::{Exit, OrExit, fail, perhaps_network};
 use crate::base::proc::run_lines;
 use crate::base::progress::Progress;
 use crate::lane::spec::Arch;
-use crate::source::tree::{KEYRING, machine_archive};
+use crate::source::debian::{KEYRING, machine_archive};
 use anyhow::{Context, Result};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};

@@ -4,7 +4,7 @@
 
 use crate::base::cache::Cache;
 use crate::base::exit::perhaps_network;
-use crate::source::tree;
+use crate::source::debian;
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ impl Packages<'_> {
             let temp = tempfile::Builder::new()
                 .prefix(&format!("{}-", self.folder))
                 .tempdir_in(&tools)?;
-            tree::extract(cache, self.suite, self.names, temp.path()).map_err(|e| {
+            debian::extract(cache, self.suite, self.names, temp.path()).map_err(|e| {
                 let network = perhaps_network(&format!("{e:#}"));
                 let (what, suite) = (self.folder, self.suite);
                 e.context(format!("fetching {what} of Debian {suite}{network}"))

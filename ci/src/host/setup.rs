@@ -3,6 +3,7 @@
 
 use crate::base::cache::{Cache, remove_dir};
 use crate::base::exit::{Exit, OrExit, fail, perhaps_network};
+use crate::base::pins::{LLVM, PINS};
 use crate::base::proc;
 use crate::base::progress::Progress;
 use anyhow::{Context, Result};
@@ -18,11 +19,9 @@ use std::time::Duration;
 pub const RUSTC: &str = "/usr/bin/rustc";
 pub const CLIPPY: &str = "/usr/bin/clippy-driver";
 pub const RUSTFMT: &str = "/usr/bin/rustfmt";
-pub const LLVM: &str = "-22";
 /// cargo's configuration may say that everything is built for another machine.
 pub const FOR_HOST: &str = "--target=host-tuple";
 
-const BINDGEN: &str = "0.73.2";
 const VIRTME: &str = include_str!("../../virtme-ng.txt");
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,7 +35,8 @@ pub enum Need {
 }
 
 struct Tool {
-    /// A program on PATH, or a file where the name has a slash; `*` stands for one folder, `|` for "or".
+    /// A program on PATH, or a file where the name has a slash; `*` stands for one folder, `|` for "or" and
+    /// `{llvm}`, here and in the package, for what kernel.toml says.
     probe: &'static str,
     package: &'static str,
     need: Need,
@@ -65,13 +65,13 @@ const TOOLS: &[Tool] = &[
         "/usr/share/keyrings/debian-archive-keyring.gpg",
         "debian-archive-keyring",
     ),
-    tool(Need::Lanes, "clang-22", "clang-22"),
-    tool(Need::Lanes, "ld.lld-22", "lld-22"),
-    tool(Need::Lanes, "llvm-nm-22", "llvm-22"),
+    tool(Need::Lanes, "clang{llvm}", "clang{llvm}"),
+    tool(Need::Lanes, "ld.lld{llvm}", "lld{llvm}"),
+    tool(Need::Lanes, "llvm-nm{llvm}", "llvm{llvm}"),
     tool(
         Need::Lanes,
-        "/usr/lib/llvm-22/lib/libclang.so",
-        "libclang-22-dev",
+        "/usr/lib/llvm{llvm}/lib/libclang.so",
+        "libclang{llvm}-dev",
     ),
     tool(
         Need::Lanes,
@@ -148,9 +148,10 @@ pub fn ensure(cache: &Cache, need: Need, yes: bool) -> Result<()> {
 
 pub fn tools(cache: &Cache) -> Tools {
     Tools {
-        bindgen: cache
-            .root
-            .join(format!("tools/bindgen-{BINDGEN}/bin/bindgen")),
+        bindgen: cache.root.join(format!(
+            "tools/bindgen-{}/bin/bindgen",
+            PINS.toolchain.bindgen
+        )),
         vng: virtme_dir(cache).join("bin/vng"),
     }
 }
@@ -180,12 +181,16 @@ fn cargo_has(cargo: &Path) -> Result<()> {
     Ok(())
 }
 
-fn missing(need: Need, present: impl Fn(&str) -> bool) -> BTreeSet<&'static str> {
+fn missing(need: Need, present: impl Fn(&str) -> bool) -> BTreeSet<String> {
     TOOLS
         .iter()
-        .filter(|t| t.need <= need && !present(t.probe))
-        .map(|t| t.package)
+        .filter(|t| t.need <= need && !present(&pinned(t.probe)))
+        .map(|t| pinned(t.package))
         .collect()
+}
+
+fn pinned(name: &str) -> String {
+    name.replace("{llvm}", &LLVM)
 }
 
 fn present(probe: &str) -> bool {
@@ -214,14 +219,14 @@ fn there(probe: &str) -> bool {
     }
 }
 
-fn words(packages: &BTreeSet<&str>) -> String {
-    packages.iter().copied().collect::<Vec<_>>().join(" ")
+fn words(packages: &BTreeSet<String>) -> String {
+    Vec::from_iter(packages.iter().map(String::as_str)).join(" ")
 }
 
 // With recommends, the two qemu packages conflict and apt gives up.
 const APT_INSTALL: [&str; 3] = ["install", "--yes", "--no-install-recommends"];
 
-fn refusal(missing: &BTreeSet<&str>, why: &str) -> anyhow::Error {
+fn refusal(missing: &BTreeSet<String>, why: &str) -> anyhow::Error {
     fail(
         Exit::Setup,
         format!(
@@ -231,7 +236,7 @@ fn refusal(missing: &BTreeSet<&str>, why: &str) -> anyhow::Error {
     )
 }
 
-fn install(missing: &BTreeSet<&str>, yes: bool) -> Result<()> {
+fn install(missing: &BTreeSet<String>, yes: bool) -> Result<()> {
     eprintln!("missing packages: {}", words(missing));
     if which::which("apt-get").is_err() {
         return Err(refusal(
@@ -254,7 +259,7 @@ fn install(missing: &BTreeSet<&str>, yes: bool) -> Result<()> {
         &["update"][..],
         &[
             &APT_INSTALL[..],
-            &missing.iter().copied().collect::<Vec<_>>(),
+            &missing.iter().map(String::as_str).collect::<Vec<_>>(),
         ]
         .concat(),
     ] {
@@ -315,12 +320,13 @@ fn check_rustc(version: &str) -> Result<()> {
         .strip_prefix("rustc 1.")
         .and_then(|r| r.split('.').next()?.parse().ok())
         .unwrap_or(0);
-    // scripts/min-tool-version.sh of 7.3.
-    if minor < 85 {
+    let oldest = &PINS.toolchain.rustc;
+    let needed = oldest.strip_prefix("1.").and_then(|r| r.parse().ok());
+    if needed.is_none_or(|needed| minor < needed) {
         return Err(fail(
             Exit::Setup,
             format!(
-                "{RUSTC} is {:?}, and the kernel needs at least 1.85: apt-get install rustc-web rust-web-src",
+                "{RUSTC} is {:?}, and the kernel needs at least {oldest}: apt-get install rustc-web rust-web-src",
                 version.trim()
             ),
         ));
@@ -338,6 +344,7 @@ fn bindgen(cache: &Cache) -> Result<()> {
         .prefix("bindgen-")
         .tempdir_in(&parent)?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let version = &PINS.toolchain.bindgen;
     log_run(
         "bindgen",
         Command::new(cargo)
@@ -346,7 +353,7 @@ fn bindgen(cache: &Cache) -> Result<()> {
                 FOR_HOST,
                 "--locked",
                 "--version",
-                BINDGEN,
+                version,
                 "bindgen-cli",
                 "--root",
             ])
@@ -356,7 +363,7 @@ fn bindgen(cache: &Cache) -> Result<()> {
         260,
     )?;
     remove_dir(&temp.path().join("target"))?;
-    fs::rename(temp.keep(), parent.join(format!("bindgen-{BINDGEN}"))).or_exit(Exit::Setup)
+    fs::rename(temp.keep(), parent.join(format!("bindgen-{version}"))).or_exit(Exit::Setup)
 }
 
 fn virtme_dir(cache: &Cache) -> PathBuf {
@@ -423,8 +430,8 @@ pub fn versions(cache: &Cache, qemu: &Path) -> serde_json::Value {
     let qemu = qemu.to_string_lossy();
     let vng = tools.vng.to_string_lossy().into_owned();
     let bindgen = tools.bindgen.to_string_lossy().into_owned();
-    let clang = format!("clang{LLVM}");
-    let lld = format!("ld.lld{LLVM}");
+    let clang = format!("clang{}", *LLVM);
+    let lld = format!("ld.lld{}", *LLVM);
     [
         ("rustc", RUSTC),
         ("clang", &clang),
@@ -462,7 +469,7 @@ mod tests {
     #[test]
     fn a_missing_tool_names_its_apt_line() {
         let e = refusal(
-            &BTreeSet::from(["clang-22", "bc"]),
+            &BTreeSet::from(["clang-22", "bc"].map(str::to_owned)),
             "installing them needs root.",
         );
         assert_eq!(stage(&e), Some(Exit::Setup));

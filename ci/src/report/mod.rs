@@ -795,6 +795,22 @@ svg{max-width:100%;height:auto}svg [fill='#000000']{fill:var(--fg)}svg [stroke='
 .legend span{margin-right:1.2rem}.legend i{display:inline-block;width:.8em;height:.8em;margin-right:.4em}
 ";
 
+/// The lanes whose kernel was not made of patches/ as it is.
+fn changed(report: &RunReport) -> Vec<(&str, &'static str)> {
+    let lanes = report.metadata.as_array().into_iter().flatten();
+    lanes
+        .filter_map(|lane| {
+            let changes = lane["changes"].as_object()?;
+            let text = if changes["had_series"] == true {
+                "the series with changes of the tree's own"
+            } else {
+                "patches/ on top of work that was not committed"
+            };
+            Some((lane["lane"].as_str()?, text))
+        })
+        .collect()
+}
+
 /// A page that needs nothing but itself.
 pub fn html(report: &RunReport) -> Result<String> {
     let sections = report
@@ -816,6 +832,7 @@ pub fn html(report: &RunReport) -> Result<String> {
                 h1 { "nolocks: run report" }
                 (overview(report))
                 p .dim { (total(report)) }
+                @for (lane, text) in changed(report) { p { (lane) ": " (text) " (local.diff)" } }
                 @if let Some(models) = models(report) { p .dim { (models) } }
                 @for section in sections { (section) }
                 section {

@@ -3,6 +3,7 @@
 
 use crate::base::cache::{write_atomic, write_json};
 use crate::report::{self, LaneReport, RunReport};
+use crate::source::tree::DIFFERENCE;
 use crate::verdict::tally::Tally;
 use anyhow::Result;
 use serde_json::Value;
@@ -39,6 +40,12 @@ pub fn finish(
     write_atomic(&run.join("junit.xml"), &report::junit(&report)?)?;
     println!("\n{}", report::screen(&report));
     println!("report: {}", run.join("report.html").display());
+    for lane in report.metadata.as_array().into_iter().flatten() {
+        if let (false, Some(name)) = (lane["changes"].is_null(), lane["lane"].as_str()) {
+            let file = run.join(name).join(DIFFERENCE);
+            println!("not patches/ as it is: {}", file.display());
+        }
+    }
     let result = tally.result();
     if let Err(e) = &result {
         println!("{e:#}");

@@ -3,10 +3,10 @@
 
 use crate::base::cache::sha256;
 use crate::base::exit::{Exit, OrExit, fail};
-use crate::base::proc::{capture, complete, output};
-use crate::source::tree::{check_clean, check_supported, git, is_git, version_of};
+use crate::base::proc::capture;
+use crate::source::git::git;
 use anyhow::{Context, Result, bail};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -15,6 +15,8 @@ use std::process::{Command, Stdio};
 pub struct Patch {
     pub path: PathBuf,
     pub subject: String,
+    /// What it adds, by file.
+    added: Vec<(PathBuf, String)>,
     /// Every path that the patch names, those it creates or deletes included.
     files: BTreeSet<PathBuf>,
 }
@@ -29,8 +31,11 @@ pub struct Series {
 #[derive(Debug, PartialEq, Eq)]
 pub enum State {
     None,
+    /// The first so many patches, as they are.
     Some(usize),
     All,
+    /// Some of its patches were changed there; those that can be told are true.
+    Edited(Vec<bool>),
 }
 
 impl Patch {
@@ -38,16 +43,23 @@ impl Patch {
         let text =
             fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut files = BTreeSet::new();
+        let mut added = Vec::new();
+        let mut now = PathBuf::new();
         for line in text.lines() {
             let Some(name) = line
                 .strip_prefix("+++ ")
                 .or_else(|| line.strip_prefix("--- "))
             else {
+                let text = line.strip_prefix('+').map(str::trim);
+                if let Some(text) = text.filter(|t| !t.is_empty()) {
+                    added.push((now.clone(), text.to_owned()));
+                }
                 continue;
             };
             let name = name.split('\t').next().unwrap_or(name);
             if let Some(file) = name.strip_prefix("a/").or_else(|| name.strip_prefix("b/")) {
-                files.insert(PathBuf::from(file));
+                now = PathBuf::from(file);
+                files.insert(now.clone());
             }
         }
         if files.is_empty() {
@@ -59,6 +71,7 @@ impl Patch {
         Ok(Patch {
             path: path.to_owned(),
             subject: subject(&text),
+            added,
             files,
         })
     }
@@ -159,6 +172,10 @@ impl Series {
                 });
             }
         }
+        let found = self.found(tree);
+        if 2 * found.iter().filter(|found| **found).count() > found.len() {
+            return Ok(State::Edited(found));
+        }
         // Neither on nor off: the first refusal says where.
         let scratch = self.scratch(tree)?;
         for p in &self.patches {
@@ -174,6 +191,38 @@ impl Series {
             })?;
         }
         Ok(State::None)
+    }
+
+    /// Which patches' own lines are there, most of them: what a change here and there leaves of a
+    /// patch. Short lines stand everywhere, and tell only where there are no others.
+    pub fn found(&self, tree: &Path) -> Vec<bool> {
+        let lines = |file: &PathBuf| -> HashSet<String> {
+            let text = fs::read(tree.join(file)).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text).into_owned();
+            text.lines().map(|l| l.trim().to_owned()).collect()
+        };
+        let have: BTreeMap<_, _> = self.files().into_iter().map(|f| (f, lines(f))).collect();
+        let there = |(file, line): &&(PathBuf, String)| have[file].contains(line);
+        let patches = self.patches.iter();
+        patches
+            .map(|p| {
+                let long = |(_, line): &&(PathBuf, String)| line.len() >= 16;
+                let mut own: Vec<_> = p.added.iter().filter(long).collect();
+                if own.is_empty() {
+                    own = p.added.iter().collect();
+                }
+                2 * own.iter().filter(|l| there(l)).count() > own.len()
+            })
+            .collect()
+    }
+
+    pub fn subjects(&self) -> impl Iterator<Item = &str> {
+        self.patches.iter().map(|p| p.subject.as_str())
+    }
+
+    pub fn paths(&self) -> Result<Vec<PathBuf>> {
+        let paths = self.patches.iter().map(|p| std::path::absolute(&p.path));
+        Ok(paths.collect::<Result<_, _>>()?)
     }
 
     pub fn half(&self, n: usize, tree: &Path) -> anyhow::Error {
@@ -193,7 +242,7 @@ impl Series {
         self.move_files(tree, false)
     }
 
-    fn move_files(&self, tree: &Path, reverse: bool) -> Result<()> {
+    pub fn move_files(&self, tree: &Path, reverse: bool) -> Result<()> {
         let scratch = self.scratch(tree)?;
         let mut patches: Vec<&Patch> = self.patches.iter().collect();
         if reverse {
@@ -231,119 +280,6 @@ impl Series {
         }
         Ok(())
     }
-
-    /// `make apply`: the only command, with `unapply`, that changes the user's tree.
-    pub fn apply(&self, kdir: &Path) -> Result<String> {
-        check_supported(&version_of(kdir)?)?;
-        let in_git = is_git(kdir)?;
-        if in_git {
-            check_clean(kdir)?;
-        }
-        match self.state(kdir)? {
-            State::None => {}
-            State::Some(n) => return Err(self.half(n, kdir)),
-            State::All => {
-                return Err(fail(
-                    Exit::Tree,
-                    format!("{} already has the series", kdir.display()),
-                ));
-            }
-        }
-        if !in_git {
-            self.apply_files(kdir).or_exit(Exit::Tree)?;
-            return Ok(format!(
-                "{} patches applied to {}",
-                self.patches.len(),
-                kdir.display()
-            ));
-        }
-        let paths: Vec<PathBuf> = self
-            .patches
-            .iter()
-            .map(|p| std::path::absolute(&p.path))
-            .collect::<Result<_, _>>()?;
-        let before = head(kdir)?;
-        let mut am = git(kdir);
-        am.args(["am", "--quiet", "--keep-non-patch"]).args(paths);
-        if let Err(e) = complete(&mut am) {
-            let _ = complete(git(kdir).args(["am", "--abort"]));
-            return Err(refused("git am", kdir, &before, &e));
-        }
-        Ok(format!(
-            "{} commits added to {}",
-            self.patches.len(),
-            kdir.display()
-        ))
-    }
-
-    pub fn unapply(&self, kdir: &Path) -> Result<String> {
-        check_supported(&version_of(kdir)?)?;
-        let n = self.patches.len();
-        if !is_git(kdir)? {
-            return match self.state(kdir)? {
-                State::All => {
-                    self.move_files(kdir, true).or_exit(Exit::Tree)?;
-                    Ok(format!("{n} patches taken off {}", kdir.display()))
-                }
-                _ => Err(fail(
-                    Exit::Tree,
-                    format!("{} does not have the series", kdir.display()),
-                )),
-            };
-        }
-        check_clean(kdir)?;
-        let not_top = |why: String| {
-            fail(
-                Exit::Tree,
-                format!(
-                    "the last {n} commits of {} are not the series ({why}): nothing was changed",
-                    kdir.display()
-                ),
-            )
-        };
-        for (i, patch) in self.patches.iter().rev().enumerate() {
-            let show = output(git(kdir).args(["diff-tree", "-p", &format!("HEAD~{i}")]))
-                .map_err(|e| not_top(format!("{e:#}")))?;
-            // An empty commit has no id, and is not ours.
-            let theirs = patch_id(kdir, show.as_bytes()).ok();
-            if theirs != Some(patch_id(kdir, &fs::read(&patch.path)?)?) {
-                return Err(not_top(format!("HEAD~{i} is not {:?}", patch.subject)));
-            }
-        }
-        let before = head(kdir)?;
-        complete(git(kdir).args(["reset", "--quiet", "--keep", &format!("HEAD~{n}")]))
-            .map_err(|e| refused("git reset", kdir, &before, &e))?;
-        Ok(format!("{n} commits taken off {}", kdir.display()))
-    }
-}
-
-fn head(kdir: &Path) -> Result<String> {
-    let head = complete(git(kdir).args(["rev-parse", "HEAD"])).or_exit(Exit::Tree)?;
-    Ok(head.trim().to_owned())
-}
-
-/// What is said of a tree that had no changes and the commit `before`, after a command that failed.
-fn refused(what: &str, kdir: &Path, before: &str, why: &anyhow::Error) -> anyhow::Error {
-    let begun = complete(git(kdir).args(["rev-parse", "--git-path", "rebase-apply"]))
-        .map_or(true, |path| kdir.join(path.trim_end()).exists());
-    let kept = ["status", "--porcelain", "--untracked-files=no"];
-    let whole = !begun
-        && head(kdir).is_ok_and(|now| now == before)
-        && complete(git(kdir).args(kept)).is_ok_and(|changes| changes.is_empty());
-    let dir = kdir.display();
-    let state = if whole {
-        format!("{dir} is as it was")
-    } else {
-        let abort = if begun {
-            format!("git -C {dir} am --quit && ")
-        } else {
-            String::new()
-        };
-        format!(
-            "{dir} is NOT as it was; this brings it back: {abort}git -C {dir} reset --hard {before}"
-        )
-    };
-    fail(Exit::Tree, format!("{what} failed, and {state}: {why:#}"))
 }
 
 /// Without fuzz, so that a patch never lands where it was not meant to. Not `git apply`, which
@@ -366,6 +302,17 @@ fn patch(dir: &Path, patch: &Patch, reverse: bool) -> Result<()> {
             std::path::absolute(&patch.path)?.display()
         ))
         .current_dir(dir);
+    // Each of these changes what GNU patch looks for, or says.
+    for name in [
+        "POSIXLY_CORRECT",
+        "PATCH_GET",
+        "PATCH_VERSION_CONTROL",
+        "VERSION_CONTROL",
+        "SIMPLE_BACKUP_SUFFIX",
+        "QUOTING_STYLE",
+    ] {
+        command.env_remove(name);
+    }
     let out = capture(&mut command, Stdio::null())?;
     if !out.status.success() {
         bail!("{}", String::from_utf8_lossy(&out.stdout).trim());
@@ -373,7 +320,7 @@ fn patch(dir: &Path, patch: &Patch, reverse: bool) -> Result<()> {
     Ok(())
 }
 
-fn patch_id(dir: &Path, text: &[u8]) -> Result<String> {
+pub fn patch_id(dir: &Path, text: &[u8]) -> Result<String> {
     let mut file = tempfile::tempfile()?;
     std::io::Write::write_all(&mut file, text)?;
     std::io::Seek::rewind(&mut file)?;
@@ -389,8 +336,8 @@ fn patch_id(dir: &Path, text: &[u8]) -> Result<String> {
 pub mod tests {
     use super::*;
     use crate::base::exit::stage;
-    use crate::base::proc::tests::alone;
-    use crate::source::tree::{forget_repository, tree_hash};
+    use crate::base::proc::complete;
+    use crate::source::git::forget_repository;
 
     pub const MAKEFILE: &str =
         "VERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\nEXTRAVERSION =\nNAME = x\n";
@@ -404,7 +351,7 @@ pub mod tests {
         pub series: Series,
     }
 
-    fn sh(dir: &Path, script: &str) -> String {
+    pub fn sh(dir: &Path, script: &str) -> String {
         let mut sh = Command::new("sh");
         sh.args(["-ec", script])
             .current_dir(dir)
@@ -440,7 +387,7 @@ pub mod tests {
         Fixture { dir, tree, series }
     }
 
-    fn refused(result: Result<String>, part: &str) {
+    pub fn refused(result: Result<String>, part: &str) {
         let e = result.unwrap_err();
         assert_eq!(stage(&e), Some(Exit::Tree), "{e:#}");
         assert!(e.to_string().contains(part), "{e:#}");
@@ -459,181 +406,5 @@ pub mod tests {
         assert_eq!(f.series.files().len(), 2);
         assert_eq!(subject("Subject: [PATCH v2 1/2] a\n b\nX"), "a b");
         refused(Series::load(&f.tree).map(|_| String::new()), "no *.patch");
-    }
-
-    #[test]
-    fn on_and_off_without_git() {
-        let f = fixture(false);
-        let before = tree_hash(&f.tree).unwrap();
-        f.series.apply(&f.tree).unwrap();
-        assert_eq!(f.series.state(&f.tree).unwrap(), State::All);
-        assert_eq!(
-            fs::read_to_string(f.tree.join("mm/new.c")).unwrap(),
-            "new\n"
-        );
-        refused(f.series.apply(&f.tree), "already has the series");
-        f.series.unapply(&f.tree).unwrap();
-        assert_eq!(tree_hash(&f.tree).unwrap(), before);
-        refused(f.series.unapply(&f.tree), "does not have the series");
-    }
-
-    #[test]
-    fn on_and_off_with_git() {
-        let f = fixture(true);
-        let head = sh(&f.tree, "git rev-parse HEAD");
-        f.series.apply(&f.tree).unwrap();
-        assert_eq!(sh(&f.tree, "git log --format=%s -2"), "mm: two\nmm: one\n");
-        refused(f.series.apply(&f.tree), "already has the series");
-        sh(&f.tree, "git commit -q --allow-empty -m mine");
-        refused(f.series.unapply(&f.tree), "nothing was changed");
-        sh(&f.tree, "git reset -q --hard HEAD~1");
-        f.series.unapply(&f.tree).unwrap();
-        assert_eq!(sh(&f.tree, "git rev-parse HEAD"), head);
-    }
-
-    #[test]
-    fn a_dirty_tree_is_refused_and_stays_as_it_is() {
-        let f = fixture(true);
-        fs::write(f.tree.join("mm/page_alloc.c"), BASE.replace('j', "mine")).unwrap();
-        let before = tree_hash(&f.tree).unwrap();
-        refused(f.series.apply(&f.tree), "uncommitted changes");
-        refused(f.series.unapply(&f.tree), "uncommitted changes");
-        assert_eq!(tree_hash(&f.tree).unwrap(), before);
-    }
-
-    #[test]
-    fn a_tree_in_the_middle_of_am_is_refused() {
-        let f = fixture(true);
-        sh(
-            &f.tree,
-            "echo x >> mm/page_alloc.c; sed -i s/^b$/q/ mm/page_alloc.c; git commit -qam mine; git am ../patches/* || true",
-        );
-        refused(f.series.apply(&f.tree), "in the middle of git am");
-        assert!(f.tree.join(".git/rebase-apply").exists());
-    }
-
-    #[test]
-    fn a_conflict_changes_nothing_with_or_without_git() {
-        for git in [false, true] {
-            let f = fixture(git);
-            fs::write(
-                f.tree.join("mm/page_alloc.c"),
-                BASE.replace("h\n", "other\n"),
-            )
-            .unwrap();
-            if git {
-                sh(&f.tree, "git commit -qam mine");
-            }
-            let before = tree_hash(&f.tree.join("mm")).unwrap();
-            refused(f.series.apply(&f.tree), "0002-mm-two.patch does not fit");
-            assert_eq!(tree_hash(&f.tree.join("mm")).unwrap(), before);
-        }
-    }
-
-    /// A tree whose git am comes to this at the second patch.
-    fn stopped_at_the_second(hook: &str) -> Fixture {
-        let f = fixture(true);
-        let script =
-            format!("#!/bin/sh\n[ -e mm/new.c ] && grep -q H mm/page_alloc.c || exit 0\n{hook}\n");
-        let file = f.tree.join(".git/hooks/pre-applypatch");
-        fs::create_dir_all(file.parent().unwrap()).unwrap();
-        fs::write(&file, script).unwrap();
-        sh(&f.tree, "chmod +x .git/hooks/pre-applypatch");
-        f
-    }
-
-    #[test]
-    fn ctrl_c_leaves_no_half_series() {
-        alone(
-            "source::series::tests::ctrl_c_leaves_no_half_series",
-            || {
-                crate::base::proc::install_handler().unwrap();
-                let hook = format!("kill -INT {}; sleep 0.3; exit 1", std::process::id());
-                let f = stopped_at_the_second(&hook);
-                let head = sh(&f.tree, "git rev-parse HEAD");
-                refused(f.series.apply(&f.tree), "is as it was");
-                assert!(crate::base::proc::interrupted());
-                assert_eq!(sh(&f.tree, "git rev-parse HEAD"), head);
-                assert!(!f.tree.join(".git/rebase-apply").exists());
-            },
-        );
-    }
-
-    #[test]
-    fn a_tree_that_is_not_as_it_was_says_how_to_bring_it_back() {
-        // git am --abort leaves a HEAD alone that was moved meanwhile.
-        let f = stopped_at_the_second(
-            "git update-ref HEAD $(git commit-tree -m x HEAD^{tree}); exit 1",
-        );
-        let head = sh(&f.tree, "git rev-parse HEAD");
-        let e = f.series.apply(&f.tree).unwrap_err().to_string();
-        assert!(!e.contains("is as it was"), "{e}");
-        let (_, line) = e.split_once("brings it back: ").unwrap();
-        sh(&f.tree, line.split(": ").next().unwrap());
-        assert_eq!(
-            sh(&f.tree, "git rev-parse HEAD; git status --porcelain -uno"),
-            head
-        );
-        assert!(!f.tree.join(".git/rebase-apply").exists());
-    }
-
-    #[test]
-    fn fuzz_is_no_fit() {
-        let f = fixture(false);
-        fs::write(f.tree.join("mm/page_alloc.c"), BASE.replace("a\n", "A\n")).unwrap();
-        refused(f.series.apply(&f.tree), "0001-mm-one.patch does not fit");
-    }
-
-    #[test]
-    fn half_a_series_is_named() {
-        for git in [false, true] {
-            let f = fixture(git);
-            f.series.prefix(1).apply(&f.tree).unwrap();
-            assert_eq!(f.series.state(&f.tree).unwrap(), State::Some(1));
-            refused(f.series.apply(&f.tree), "already has 1 of the 2 patches");
-        }
-    }
-
-    #[test]
-    fn another_version_is_refused_and_stays_as_it_is() {
-        for (makefile, part) in [
-            (
-                MAKEFILE.replace("LEVEL = 3", "LEVEL = 2"),
-                "the tree is 7.2.4",
-            ),
-            (
-                MAKEFILE
-                    .replace("SUBLEVEL = 4", "SUBLEVEL = 0")
-                    .replace("SION =\n", "SION = -rc6\n"),
-                "7.3.0-rc6",
-            ),
-            ("all:\n".to_owned(), "is not a kernel tree"),
-        ] {
-            let f = fixture(false);
-            fs::write(f.tree.join("Makefile"), makefile).unwrap();
-            let before = tree_hash(&f.tree).unwrap();
-            refused(f.series.apply(&f.tree), part);
-            refused(f.series.unapply(&f.tree), part);
-            assert_eq!(tree_hash(&f.tree).unwrap(), before);
-        }
-        let f = fixture(false);
-        let rc7 = MAKEFILE
-            .replace("SUBLEVEL = 4", "SUBLEVEL = 0")
-            .replace("SION =\n", "SION = -rc7\n");
-        fs::write(f.tree.join("Makefile"), rc7).unwrap();
-        f.series.apply(&f.tree).unwrap();
-    }
-
-    #[test]
-    fn a_folder_inside_another_repository_is_treated_as_files() {
-        let f = fixture(false);
-        sh(f.dir.path(), "git init -q; echo '/*' > .gitignore");
-        assert!(!is_git(&f.tree).unwrap());
-        f.series.apply(&f.tree).unwrap();
-        assert!(
-            fs::read_to_string(f.tree.join("mm/page_alloc.c"))
-                .unwrap()
-                .contains("B\n")
-        );
     }
 }

@@ -1,0 +1,419 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The two commands that put the series on the user's tree and take it off.
+
+use crate::base::exit::{Exit, OrExit, fail};
+use crate::base::proc::{complete, output};
+use crate::source::git::{PLAIN_DIFF, check_clean, commit, git, is_git, locked, own_file};
+use crate::source::series::{Series, State, patch_id};
+use crate::source::version::{check_line_ends, check_supported, version_of};
+use anyhow::Result;
+use std::fs;
+use std::path::Path;
+
+impl Series {
+    pub fn apply(&self, kdir: &Path) -> Result<String> {
+        check_supported(&version_of(kdir)?)?;
+        check_line_ends(kdir)?;
+        let in_git = is_git(kdir)?;
+        if in_git {
+            check_clean(kdir)?;
+        }
+        match self.state(kdir)? {
+            State::None => {}
+            State::Some(n) => return Err(self.half(n, kdir)),
+            State::All => {
+                return Err(fail(
+                    Exit::Tree,
+                    format!("{} already has the series", kdir.display()),
+                ));
+            }
+            State::Edited(_) => {
+                return Err(fail(
+                    Exit::Tree,
+                    format!(
+                        "{} already has the series, with changes of its own: `make stress KDIR=` builds it as it is, and `make refresh KDIR=` brings the changes into patches/",
+                        kdir.display()
+                    ),
+                ));
+            }
+        }
+        if !in_git {
+            self.apply_files(kdir).or_exit(Exit::Tree)?;
+            return Ok(format!(
+                "{} patches applied to {}",
+                self.patches.len(),
+                kdir.display()
+            ));
+        }
+        let before = commit(kdir, "HEAD").or_exit(Exit::Tree)?;
+        if let Err(e) = am(kdir, &[], self)? {
+            let _ = complete(git(kdir).args(["am", "--abort"]));
+            return Err(refused("git am", kdir, &before, &e));
+        }
+        Ok(format!(
+            "{} commits added to {}",
+            self.patches.len(),
+            kdir.display()
+        ))
+    }
+
+    pub fn unapply(&self, kdir: &Path) -> Result<String> {
+        check_supported(&version_of(kdir)?)?;
+        check_line_ends(kdir)?;
+        let n = self.patches.len();
+        if !is_git(kdir)? {
+            return match self.state(kdir)? {
+                State::All => {
+                    self.move_files(kdir, true).or_exit(Exit::Tree)?;
+                    Ok(format!("{n} patches taken off {}", kdir.display()))
+                }
+                _ => Err(fail(
+                    Exit::Tree,
+                    format!(
+                        "{} does not have the series as patches/ has it",
+                        kdir.display()
+                    ),
+                )),
+            };
+        }
+        check_clean(kdir)?;
+        let not_top = |why: String| {
+            fail(
+                Exit::Tree,
+                format!(
+                    "the last {n} commits of {} are not the series ({why}): nothing was changed",
+                    kdir.display()
+                ),
+            )
+        };
+        for (i, patch) in self.patches.iter().rev().enumerate() {
+            let show = output(git(kdir).args(PLAIN_DIFF).arg(format!("HEAD~{i}")))
+                .map_err(|e| not_top(format!("{e:#}")))?;
+            // An empty commit has no id, and is not ours.
+            let theirs = patch_id(kdir, show.as_bytes()).ok();
+            if theirs != Some(patch_id(kdir, &fs::read(&patch.path)?)?) {
+                return Err(not_top(format!("HEAD~{i} is not {:?}", patch.subject)));
+            }
+        }
+        let before = commit(kdir, "HEAD").or_exit(Exit::Tree)?;
+        complete(git(kdir).args(["reset", "--quiet", "--keep", &format!("HEAD~{n}")]))
+            .map_err(|e| refused("git reset", kdir, &before, &e))?;
+        Ok(format!("{n} commits taken off {}", kdir.display()))
+    }
+}
+
+/// `git am`, whatever the user's configuration says of it: without a signature, which nobody could be
+/// asked a passphrase for. The inner error is git's own.
+pub fn am(kdir: &Path, options: &[&str], series: &Series) -> Result<Result<String>> {
+    let mut am = git(kdir);
+    am.args([
+        "-c",
+        "apply.whitespace=nowarn",
+        "-c",
+        "apply.ignoreWhitespace=no",
+    ])
+    .args(["am", "--quiet", "--keep-non-patch", "--no-gpg-sign"])
+    .args([
+        "--no-keep-cr",
+        "--no-scissors",
+        "--no-message-id",
+        "--no-3way",
+    ])
+    .args(options)
+    .args(series.paths()?);
+    Ok(complete(&mut am))
+}
+
+/// What is said of a tree that had no changes and the commit `before`, after a command that failed.
+pub fn refused(what: &str, kdir: &Path, before: &str, why: &anyhow::Error) -> anyhow::Error {
+    let begun = own_file(kdir, "rebase-apply").map_or(true, |path| path.exists());
+    let kept = ["status", "--porcelain", "--untracked-files=no"];
+    let whole = head(kdir).is_ok_and(|now| now == before)
+        && complete(git(kdir).arg("--no-optional-locks").args(kept))
+            .is_ok_and(|changes| changes.is_empty());
+    let dir = kdir.display();
+    let lock = locked(kdir).ok().flatten();
+    let state = match (whole, begun) {
+        (true, false) => format!("{dir} is as it was"),
+        (true, true) => format!(
+            "no file of {dir} was changed, but git am is still open there; this ends it: git -C {dir} am --quit"
+        ),
+        (false, begun) => format!(
+            "{dir} is NOT as it was; this brings it back: {}git -C {dir} reset --hard {before}",
+            if begun {
+                format!("git -C {dir} am --quit && ")
+            } else {
+                String::new()
+            }
+        ),
+    };
+    let lock = lock.map(|what| format!("\n{what}")).unwrap_or_default();
+    fail(Exit::Tree, format!("{what} failed: {why:#}\n{state}{lock}"))
+}
+
+fn head(kdir: &Path) -> Result<String> {
+    let head = complete(git(kdir).args(["rev-parse", "HEAD"]))?;
+    Ok(head.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::proc::tests::{alone, alone_with};
+    use crate::source::series::tests::{Fixture, MAKEFILE, fixture, refused, sh};
+    use crate::source::tree::tree_hash;
+
+    const BASE: &str = "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n";
+
+    #[test]
+    fn on_and_off_without_git() {
+        let f = fixture(false);
+        let before = tree_hash(&f.tree).unwrap();
+        f.series.apply(&f.tree).unwrap();
+        assert_eq!(f.series.state(&f.tree).unwrap(), State::All);
+        assert_eq!(
+            fs::read_to_string(f.tree.join("mm/new.c")).unwrap(),
+            "new\n"
+        );
+        refused(f.series.apply(&f.tree), "already has the series");
+        f.series.unapply(&f.tree).unwrap();
+        assert_eq!(tree_hash(&f.tree).unwrap(), before);
+        refused(f.series.unapply(&f.tree), "does not have the series");
+    }
+
+    #[test]
+    fn on_and_off_with_git() {
+        let f = fixture(true);
+        let head = sh(&f.tree, "git rev-parse HEAD");
+        f.series.apply(&f.tree).unwrap();
+        assert_eq!(sh(&f.tree, "git log --format=%s -2"), "mm: two\nmm: one\n");
+        refused(f.series.apply(&f.tree), "already has the series");
+        sh(&f.tree, "git commit -q --allow-empty -m mine");
+        refused(f.series.unapply(&f.tree), "nothing was changed");
+        sh(&f.tree, "git reset -q --hard HEAD~1");
+        f.series.unapply(&f.tree).unwrap();
+        assert_eq!(sh(&f.tree, "git rev-parse HEAD"), head);
+    }
+
+    #[test]
+    fn a_dirty_tree_is_refused_and_stays_as_it_is() {
+        let f = fixture(true);
+        fs::write(f.tree.join("mm/page_alloc.c"), BASE.replace('j', "mine")).unwrap();
+        let before = tree_hash(&f.tree).unwrap();
+        refused(f.series.apply(&f.tree), "uncommitted changes");
+        refused(f.series.unapply(&f.tree), "uncommitted changes");
+        assert_eq!(tree_hash(&f.tree).unwrap(), before);
+    }
+
+    #[test]
+    fn a_tree_in_the_middle_of_am_is_refused() {
+        let f = fixture(true);
+        sh(
+            &f.tree,
+            "echo x >> mm/page_alloc.c; sed -i s/^b$/q/ mm/page_alloc.c; git commit -qam mine; git am ../patches/* || true",
+        );
+        refused(f.series.apply(&f.tree), "in the middle of git am");
+        assert!(f.tree.join(".git/rebase-apply").exists());
+    }
+
+    #[test]
+    fn a_conflict_changes_nothing_with_or_without_git() {
+        for git in [false, true] {
+            let f = fixture(git);
+            fs::write(
+                f.tree.join("mm/page_alloc.c"),
+                BASE.replace("h\n", "other\n"),
+            )
+            .unwrap();
+            if git {
+                sh(&f.tree, "git commit -qam mine");
+            }
+            let before = tree_hash(&f.tree.join("mm")).unwrap();
+            refused(f.series.apply(&f.tree), "0002-mm-two.patch does not fit");
+            assert_eq!(tree_hash(&f.tree.join("mm")).unwrap(), before);
+        }
+    }
+
+    /// A tree whose git am comes to this at the second patch.
+    fn stopped_at_the_second(hook: &str) -> Fixture {
+        let f = fixture(true);
+        let script =
+            format!("#!/bin/sh\n[ -e mm/new.c ] && grep -q H mm/page_alloc.c || exit 0\n{hook}\n");
+        let file = f.tree.join(".git/hooks/pre-applypatch");
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, script).unwrap();
+        sh(&f.tree, "chmod +x .git/hooks/pre-applypatch");
+        f
+    }
+
+    #[test]
+    fn ctrl_c_leaves_no_half_series() {
+        alone("source::apply::tests::ctrl_c_leaves_no_half_series", || {
+            crate::base::proc::install_handler().unwrap();
+            let hook = format!("kill -INT {}; sleep 0.3; exit 1", std::process::id());
+            let f = stopped_at_the_second(&hook);
+            let head = sh(&f.tree, "git rev-parse HEAD");
+            refused(f.series.apply(&f.tree), "is as it was");
+            assert!(crate::base::proc::interrupted());
+            assert_eq!(sh(&f.tree, "git rev-parse HEAD"), head);
+            assert!(!f.tree.join(".git/rebase-apply").exists());
+        });
+    }
+
+    #[test]
+    fn a_tree_that_is_not_as_it_was_says_how_to_bring_it_back() {
+        // git am --abort leaves a HEAD alone that was moved meanwhile.
+        let f = stopped_at_the_second(
+            "git update-ref HEAD $(git commit-tree -m x HEAD^{tree}); exit 1",
+        );
+        let head = sh(&f.tree, "git rev-parse HEAD");
+        let e = f.series.apply(&f.tree).unwrap_err().to_string();
+        assert!(!e.contains("is as it was"), "{e}");
+        let (_, line) = e.split_once("brings it back: ").unwrap();
+        sh(&f.tree, line.split(": ").next().unwrap());
+        assert_eq!(
+            sh(&f.tree, "git rev-parse HEAD; git status --porcelain -uno"),
+            head
+        );
+        assert!(!f.tree.join(".git/rebase-apply").exists());
+    }
+
+    #[test]
+    fn fuzz_is_no_fit() {
+        let f = fixture(false);
+        fs::write(f.tree.join("mm/page_alloc.c"), BASE.replace("a\n", "A\n")).unwrap();
+        refused(f.series.apply(&f.tree), "0001-mm-one.patch does not fit");
+    }
+
+    #[test]
+    fn half_a_series_is_named() {
+        for git in [false, true] {
+            let f = fixture(git);
+            f.series.prefix(1).apply(&f.tree).unwrap();
+            assert_eq!(f.series.state(&f.tree).unwrap(), State::Some(1));
+            refused(f.series.apply(&f.tree), "already has 1 of the 2 patches");
+        }
+    }
+
+    #[test]
+    fn another_version_is_refused_and_stays_as_it_is() {
+        for (makefile, part) in [
+            (
+                MAKEFILE.replace("LEVEL = 3", "LEVEL = 2"),
+                "the tree is 7.2.4",
+            ),
+            (
+                MAKEFILE
+                    .replace("SUBLEVEL = 4", "SUBLEVEL = 0")
+                    .replace("SION =\n", "SION = -rc6\n"),
+                "7.3.0-rc6",
+            ),
+            ("all:\n".to_owned(), "is not a kernel tree"),
+        ] {
+            let f = fixture(false);
+            fs::write(f.tree.join("Makefile"), makefile).unwrap();
+            let before = tree_hash(&f.tree).unwrap();
+            refused(f.series.apply(&f.tree), part);
+            refused(f.series.unapply(&f.tree), part);
+            assert_eq!(tree_hash(&f.tree).unwrap(), before);
+        }
+        let f = fixture(false);
+        let rc7 = MAKEFILE
+            .replace("SUBLEVEL = 4", "SUBLEVEL = 0")
+            .replace("SION =\n", "SION = -rc7\n");
+        fs::write(f.tree.join("Makefile"), rc7).unwrap();
+        f.series.apply(&f.tree).unwrap();
+    }
+
+    #[test]
+    fn a_folder_inside_another_repository_is_treated_as_files() {
+        let f = fixture(false);
+        sh(f.dir.path(), "git init -q; echo '/*' > .gitignore");
+        assert!(!is_git(&f.tree).unwrap());
+        f.series.apply(&f.tree).unwrap();
+        assert!(
+            fs::read_to_string(f.tree.join("mm/page_alloc.c"))
+                .unwrap()
+                .contains("B\n")
+        );
+    }
+
+    #[test]
+    fn a_signature_is_not_asked_for() {
+        let f = fixture(true);
+        sh(
+            &f.tree,
+            "git config commit.gpgsign true; git config gpg.format ssh; git config user.signingkey x
+             git config gpg.ssh.program false",
+        );
+        f.series.apply(&f.tree).unwrap();
+    }
+
+    #[test]
+    fn a_hook_that_leaves_something_running_is_not_waited_for() {
+        let f = stopped_at_the_second("sleep 60 & exit 0");
+        let start = std::time::Instant::now();
+        f.series.apply(&f.tree).unwrap();
+        assert!(start.elapsed().as_secs() < 30);
+    }
+
+    #[test]
+    fn a_failure_begins_with_its_cause() {
+        let f = stopped_at_the_second("echo 'the hook says no' >&2; exit 1");
+        let e = f.series.apply(&f.tree).unwrap_err().to_string();
+        assert!(e.starts_with("git am failed: the hook says no"), "{e}");
+        assert!(e.contains("is as it was"), "{e}");
+    }
+
+    #[test]
+    fn a_locked_index_is_no_reason_to_reset_a_tree() {
+        let f = fixture(true);
+        fs::write(f.tree.join(".git/index.lock"), "").unwrap();
+        let e = f.series.apply(&f.tree).unwrap_err().to_string();
+        assert!(
+            e.contains("index.lock exists") && !e.contains("reset"),
+            "{e}"
+        );
+        // As one that another git takes meanwhile.
+        fs::remove_file(f.tree.join(".git/index.lock")).unwrap();
+        let before = sh(&f.tree, "git rev-parse HEAD").trim().to_owned();
+        fs::create_dir(f.tree.join(".git/rebase-apply")).unwrap();
+        fs::write(f.tree.join(".git/index.lock"), "").unwrap();
+        let e = super::refused("git am", &f.tree, &before, &anyhow::anyhow!("x")).to_string();
+        assert!(e.contains("am --quit") && !e.contains("reset"), "{e}");
+        assert!(e.contains("index.lock exists"), "{e}");
+    }
+
+    #[test]
+    fn line_ends_are_named() {
+        for git in [false, true] {
+            let f = fixture(git);
+            sh(&f.tree, "sed -i 's/$/\\r/' mm/page_alloc.c");
+            if git {
+                sh(&f.tree, "git commit -qam crlf");
+            }
+            refused(f.series.apply(&f.tree), "CR LF");
+            refused(f.series.unapply(&f.tree), "CR LF");
+        }
+    }
+
+    #[test]
+    fn variables_of_the_shell_change_nothing() {
+        const NAME: &str = "source::apply::tests::variables_of_the_shell_change_nothing";
+        let variables = [
+            ("GIT_DIFF_OPTS", "-u0"),
+            ("GIT_EXTERNAL_DIFF", "false"),
+            ("POSIXLY_CORRECT", "1"),
+            ("QUOTING_STYLE", "c"),
+        ];
+        alone_with(NAME, &variables, || {
+            for git in [false, true] {
+                let f = fixture(git);
+                f.series.apply(&f.tree).unwrap();
+                assert_eq!(f.series.state(&f.tree).unwrap(), State::All);
+                f.series.unapply(&f.tree).unwrap();
+                assert_eq!(f.series.state(&f.tree).unwrap(), State::None);
+            }
+        });
+    }
+}
