@@ -6,7 +6,7 @@
 #   make stress LANE=all SECONDS=60   every lane, longer
 
 .DEFAULT_GOAL := help
-.PHONY: help setup stress soak test check series-check sparse bench torture apply unapply build modules shell perf-kmem repro judge results clean
+.PHONY: help setup stress soak test check series-check sparse bench torture apply unapply build modules shell rust-analyzer perf-kmem repro judge results clean
 
 quote = '$(subst ','\'',$1)'
 given = $(if $($1),--$2=$(call quote,$($1)))
@@ -16,9 +16,10 @@ at = $(call given,KDIR,kdir) $(call given,LANE,lane)
 params = $(call typed,SECONDS,seconds) $(call typed,THREADS,threads) $(call typed,SEED,seed) \
 	$(call typed,PAGES,pages) $(call typed,CASE,case) $(call typed,REPEAT,repeat)
 objects = $(call typed,OBJECTS,objects)
+on_top = $(call typed,CONFIG,config) $(call typed,BOOTARGS,bootargs)
 # Whoever types LANE=x means it: a target that would ignore it says so instead, and so does every one
 # of KDIR=$x where x is not set.
-takes = $(foreach v,KDIR LANE RUN TODAYS SECONDS THREADS SEED CASE REPEAT MASK PAGES OBJECTS,$(if $(filter command%,$(origin $v)),$(if \
+takes = $(foreach v,KDIR LANE RUN TODAYS SECONDS THREADS SEED CASE REPEAT MASK PAGES OBJECTS CONFIG BOOTARGS,$(if $(filter command%,$(origin $v)),$(if \
 	$(filter $v,$1),$(if $($v),,$(error $v= is empty)),$(error make $@ takes no $v=: it would change nothing))))
 run = @sh scripts/bootstrap.sh --checkout=$(call quote,$(CURDIR)) $(if $(filter 1 y yes,$(YES)),--yes)
 
@@ -37,6 +38,7 @@ help:
 	@echo 'make build         build the kernel of a lane'
 	@echo 'make modules       build the modules; with KDIR= against your own built tree'
 	@echo 'make shell         a prompt in the booted guest, modules in /mnt/modules'
+	@echo 'make rust-analyzer  rust-project.json for your editor, of the modules against a lane'"'"'s kernel'
 	@echo 'make perf-kmem     trace the guest; perf kmem must print NL'
 	@echo 'make repro RUN=    repeat a run with its images, modules and seed'
 	@echo 'make judge RUN=    judge a run again without a boot, by its own rules (TODAYS=1: by those of this checkout)'
@@ -47,6 +49,7 @@ help:
 	@echo 'LANE=  $(sort $(patsubst ci/lanes/%.config,%,$(wildcard ci/lanes/*.config))), or all; all of make test are the main four'
 	@echo 'CASE=  only these cases: pages/nmi, queue/locks, kunit/slots_*; several with commas; REPEAT=N  until it is red, at most N times'
 	@echo 'SECONDS= THREADS= SEED= PAGES=  the stress module'"'"'s parameters'
+	@echo 'CONFIG=  a file of Kconfig options, BOOTARGS=  words for the kernel command line; for one stress or shell'
 	@echo 'OBJECTS=  the same of the queue'"'"'s'
 	@echo 'NOLOCKS_CACHE=  where everything is built (default ~/.cache/nolocks)'
 
@@ -55,8 +58,8 @@ setup check series-check sparse torture clean:
 	$(run) $@
 
 stress:
-	$(call takes,KDIR LANE SECONDS THREADS SEED CASE REPEAT PAGES OBJECTS)
-	$(run) $@ $(at) $(params) $(objects)
+	$(call takes,KDIR LANE SECONDS THREADS SEED CASE REPEAT PAGES OBJECTS CONFIG BOOTARGS)
+	$(run) $@ $(at) $(params) $(objects) $(on_top)
 
 soak:
 	$(call takes,KDIR LANE OBJECTS)
@@ -66,7 +69,11 @@ bench:
 	$(call takes,LANE)
 	$(run) $@ $(call given,LANE,lane)
 
-test build modules shell perf-kmem:
+shell:
+	$(call takes,KDIR LANE CONFIG BOOTARGS)
+	$(run) $@ $(at) $(on_top)
+
+test build modules perf-kmem rust-analyzer:
 	$(call takes,KDIR LANE)
 	$(run) $@ $(at)
 

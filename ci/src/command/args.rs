@@ -47,6 +47,17 @@ impl Where {
     }
 }
 
+/// What one run has on top of its lane.
+#[derive(Args, Clone, Default)]
+pub struct OnTop {
+    /// A file of Kconfig options; the kernel with them is a build of its own
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+    /// Words for the guest's kernel command line
+    #[arg(long)]
+    pub bootargs: Option<String>,
+}
+
 /// The stress module's parameters; none means the lane's own, 0 the module's default.
 #[derive(Args, Clone, Default)]
 pub struct Params {
@@ -86,6 +97,8 @@ pub enum Task {
     Stress {
         #[command(flatten)]
         at: Where,
+        #[command(flatten)]
+        on_top: OnTop,
         #[command(flatten)]
         params: Params,
         /// Only these cases: pages/nmi,queue/*irq*,kunit/slots_*
@@ -146,6 +159,13 @@ pub enum Task {
     Shell {
         #[command(flatten)]
         at: Where,
+        #[command(flatten)]
+        on_top: OnTop,
+    },
+    /// Write rust-project.json for rust-analyzer, of the modules against a lane's kernel
+    RustAnalyzer {
+        #[command(flatten)]
+        at: Where,
     },
     /// Record a trace in the guest and show that perf kmem prints NL
     PerfKmem {
@@ -184,6 +204,7 @@ impl Task {
                 | Task::Bench { .. }
                 | Task::Modules { .. }
                 | Task::Shell { .. }
+                | Task::RustAnalyzer { .. }
                 | Task::PerfKmem { .. }
         )
     }

@@ -5,7 +5,7 @@ use crate::base::cache::Cache;
 use crate::base::exit::{Exit, OrExit};
 use crate::base::proc::output;
 use crate::build::kernel::{self, Build, Modules};
-use crate::command::args::Where;
+use crate::command::args::{OnTop, Where};
 use crate::guest::root;
 use crate::host::qemu;
 use crate::host::setup::{self, Need};
@@ -70,6 +70,18 @@ impl Job {
             self.lanes(at.lane.as_deref(), DEFAULT_LANE)?,
             at.kdir.as_deref(),
         )
+    }
+
+    /// As `builds`, of the lanes with what this run has on top of them.
+    pub fn builds_with(
+        &self,
+        at: &Where,
+        on_top: &OnTop,
+    ) -> Result<(Prepared, Vec<(Lane, Build)>)> {
+        let lanes = self.lanes(at.lane.as_deref(), DEFAULT_LANE)?.into_iter();
+        let lanes =
+            lanes.map(|lane| lane.with(on_top.config.as_deref(), on_top.bootargs.as_deref()));
+        self.builds_of(lanes.collect::<Result<_>>()?, at.kdir.as_deref())
     }
 
     pub fn builds_of(

@@ -11,6 +11,7 @@ pub mod modules;
 pub mod perf_kmem;
 pub mod repro;
 pub mod results;
+pub mod rust_analyzer;
 pub mod series_check;
 pub mod sparse;
 pub mod stress;
@@ -99,10 +100,11 @@ fn dispatch(cli: Cli) -> Result<()> {
         }
         Task::Stress {
             at,
+            on_top,
             params,
             case,
             repeat,
-        } => job.stress(&at, &params.given(), case.as_deref(), repeat),
+        } => job.stress(&at, &on_top, &params.given(), case.as_deref(), repeat),
         Task::Soak { at, objects } => job.soak(&at, objects),
         Task::Test { at } => job.test(&at),
         Task::Check => check::run(&job),
@@ -117,7 +119,8 @@ fn dispatch(cli: Cli) -> Result<()> {
                 .try_for_each(|(_, b)| say(&b.dir.display().to_string()))
         }
         Task::Modules { at } => job.modules(&at),
-        Task::Shell { at } => job.shell(&at),
+        Task::Shell { at, on_top } => job.shell(&at, &on_top),
+        Task::RustAnalyzer { at } => rust_analyzer::write(&job, &at),
         Task::PerfKmem { at } => perf_kmem::perf_kmem(&job, &at),
         Task::Judge { run, todays } => {
             job.judge(given(&run, "RUN=, a run's folder or name")?, todays)
@@ -216,6 +219,8 @@ mod tests {
             "soak SEED=1",
             "clean RUN=x",
             "repro LANE=x",
+            "test CONFIG=x",
+            "soak BOOTARGS=x",
         ] {
             let e = make(bad).expect_err(bad).to_string();
             assert!(e.contains("takes no"), "{e}");
@@ -231,6 +236,10 @@ mod tests {
             "stress SECONDS=1 LANE=x KDIR=y OBJECTS=3",
             "stress CASE=*/nmi,queue/locks REPEAT=3",
             "soak OBJECTS=1",
+            "stress CONFIG=x BOOTARGS=quiet",
+            "shell BOOTARGS=x",
+            "rust-analyzer LANE=x",
+            "results RUN=x",
             "test LANE=x",
             "bench LANE=x",
             "apply KDIR=x",

@@ -4,7 +4,7 @@
 use crate::base::cache;
 use crate::base::exit::{Exit, OrExit, fail};
 use crate::build::kernel;
-use crate::command::args::Where;
+use crate::command::args::{OnTop, Where};
 use crate::command::job::Job;
 use crate::host::setup::{self, Need};
 use crate::lane::cases::STRESS;
@@ -53,9 +53,9 @@ impl Job {
         Ok(())
     }
 
-    pub fn shell(&self, at: &Where) -> Result<()> {
+    pub fn shell(&self, at: &Where, on_top: &OnTop) -> Result<()> {
         at.one_lane("shell")?;
-        let (_, builds) = self.builds(at)?;
+        let (_, builds) = self.builds_with(at, on_top)?;
         let (lane, build) = builds.first().context("no lane")?;
         let modules = self.lane_modules(lane, build)?;
         let run = self.run_folder("shell")?;

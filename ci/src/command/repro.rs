@@ -38,7 +38,11 @@ impl LaneFolder {
         let name = metadata["lane"]
             .as_str()
             .context("metadata names its lane")?;
-        let lane = Lane::read(&folder.join("lane.config"), name, &standards.cases)?;
+        let mut lane = Lane::read(&folder.join("lane.config"), name, &standards.cases)?;
+        // BOOTARGS= of that run are in no file of the lane's.
+        if let Ok(words) = serde_json::from_value(metadata["cmdline"].clone()) {
+            lane.cmdline = words;
+        }
         let plan = serde_json::from_value(metadata["plan"].clone())
             .with_context(|| format!("{} records no plan", folder.display()))
             .or_exit(Exit::Usage)?;

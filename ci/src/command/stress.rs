@@ -2,7 +2,7 @@
 //! `make stress` and `make soak`: lanes with one boot each.
 
 use crate::build::kernel::Build;
-use crate::command::args::Where;
+use crate::command::args::{OnTop, Where};
 use crate::command::job::{DEFAULT_LANE, Job};
 use crate::lane::cases::Selection;
 use crate::lane::plan::{MAIN, MODULES, Plan};
@@ -21,6 +21,7 @@ impl Job {
     pub fn stress(
         &self,
         at: &Where,
+        on_top: &OnTop,
         given: &BTreeMap<String, u64>,
         case: Option<&str>,
         repeat: u32,
@@ -30,25 +31,28 @@ impl Job {
         for lane in self.lanes(at.lane.as_deref(), DEFAULT_LANE)? {
             Plan::stress(&lane, given, selection.as_ref())?;
         }
-        self.run_lanes("stress", at, repeat, |lane| {
+        self.run_lanes("stress", at, on_top, repeat, |lane| {
             Plan::stress(lane, given, selection.as_ref())
         })
     }
 
     /// The queue's stress module with as many objects as it takes.
     pub fn soak(&self, at: &Where, total: u64) -> Result<()> {
-        self.run_lanes("soak", at, 1, |lane| Ok(Plan::soak(lane, total)))
+        self.run_lanes("soak", at, &OnTop::default(), 1, |lane| {
+            Ok(Plan::soak(lane, total))
+        })
     }
 
     fn run_lanes(
         &self,
         what: &str,
         at: &Where,
+        on_top: &OnTop,
         repeat: u32,
         plan: impl Fn(&Lane) -> Result<Plan>,
     ) -> Result<()> {
         let known = self.built();
-        let (source, builds) = self.builds(at)?;
+        let (source, builds) = self.builds_with(at, on_top)?;
         let run = self.run_folder(what)?;
         let lanes = builds
             .iter()

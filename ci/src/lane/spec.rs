@@ -2,8 +2,9 @@
 //! A lane: one file below `ci/lanes/`. Its lines that begin with `#:` are TOML and say how to boot
 //! and judge; the rest is a Kconfig fragment on top of the project's `Kconfig.fragment`.
 
-use crate::base::exit::{Exit, fail};
+use crate::base::exit::{Exit, OrExit, fail};
 use crate::lane::cases::{Cases, QUEUE, STRESS};
+use crate::lane::config::Options;
 use anyhow::{Context, Result};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
@@ -152,6 +153,26 @@ impl Control {
 }
 
 impl Lane {
+    /// The lane of one run: a file of options makes it another kernel, under a name of its own.
+    pub fn with(mut self, config: Option<&Path>, bootargs: Option<&str>) -> Result<Lane> {
+        if let Some(path) = config {
+            let text = fs::read_to_string(path)
+                .with_context(|| format!("CONFIG={}", path.display()))
+                .or_exit(Exit::Usage)?;
+            let file = path.display().to_string();
+            Options::parse(&[(&file, &text)])?;
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+            let stem = stem.replace(|c: char| !c.is_ascii_alphanumeric() && c != '_', "-");
+            self.name = format!("{}+{stem}", self.name);
+            // A comment of its own must not be taken for one of the lane's lines.
+            let text = text.replace("#:", "# ");
+            self.config = format!("{}\n# {file}:\n{text}\n", self.config.trim_end());
+        }
+        let words = bootargs.unwrap_or_default().split_whitespace();
+        self.cmdline.extend(words.map(str::to_owned));
+        Ok(self)
+    }
+
     pub fn load(dir: &Path, name: &str) -> Result<Lane> {
         let path = dir.join(format!("{name}.config"));
         if !path.is_file() {
@@ -327,6 +348,33 @@ mod tests {
             7
         );
         assert_eq!(lane.limits.run(Duration::from_secs(10)).as_secs(), 12);
+    }
+
+    #[test]
+    fn a_run_may_have_options_and_boot_arguments_on_top() {
+        let lane = || Lane {
+            name: "l".into(),
+            config: GOOD.into(),
+            ..parse(GOOD, &Cases::builtin()).unwrap()
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("my options.config");
+        fs::write(&file, "#: about = \"y\"\nCONFIG_A=n\nCONFIG_B=y\n").unwrap();
+        let with = lane().with(Some(&file), Some(" a=1  b ")).unwrap();
+        assert_eq!(
+            (with.name.as_str(), with.cmdline.len()),
+            ("l+my-options", 2)
+        );
+        // make repro reads it again.
+        assert_eq!(parse(&with.config, &Cases::builtin()).unwrap().about, "x");
+        let options = Options::parse(&[("l", &with.config)]).unwrap().render();
+        assert_eq!(options, "CONFIG_A=n\nCONFIG_B=y\n");
+        fs::write(&file, "KASAN\n").unwrap();
+        let e = lane().with(Some(&file), None).unwrap_err();
+        assert_eq!(stage(&e), Some(Exit::Config));
+        let e = lane().with(Some(Path::new("/no/such")), None).unwrap_err();
+        assert_eq!(stage(&e), Some(Exit::Usage));
+        assert_eq!(lane().with(None, None).unwrap().name, "l");
     }
 
     #[test]
