@@ -6,7 +6,7 @@
 #   make stress LANE=all SECONDS=60   every lane, longer
 
 .DEFAULT_GOAL := help
-.PHONY: help setup stress soak test check series-check sparse bench torture apply unapply build modules shell rust-analyzer perf-kmem repro judge results clean
+.PHONY: help setup stress soak test check series-check sparse bench torture apply unapply refresh build modules shell rust-analyzer perf-kmem repro judge results clean
 
 quote = '$(subst ','\'',$1)'
 given = $(if $($1),--$2=$(call quote,$($1)))
@@ -19,7 +19,7 @@ objects = $(call typed,OBJECTS,objects)
 on_top = $(call typed,CONFIG,config) $(call typed,BOOTARGS,bootargs)
 # Whoever types LANE=x means it: a target that would ignore it says so instead, and so does every one
 # of KDIR=$x where x is not set.
-takes = $(foreach v,KDIR LANE RUN TODAYS SECONDS THREADS SEED CASE REPEAT MASK PAGES OBJECTS CONFIG BOOTARGS,$(if $(filter command%,$(origin $v)),$(if \
+takes = $(foreach v,KDIR LANE RUN TODAYS SECONDS THREADS SEED CASE REPEAT MASK PAGES OBJECTS CONFIG BOOTARGS BASE,$(if $(filter command%,$(origin $v)),$(if \
 	$(filter $v,$1),$(if $($v),,$(error $v= is empty)),$(error make $@ takes no $v=: it would change nothing))))
 run = @sh scripts/bootstrap.sh --checkout=$(call quote,$(CURDIR)) $(if $(filter 1 y yes,$(YES)),--yes)
 
@@ -35,6 +35,7 @@ help:
 	@echo 'make torture       slub_kunit, test_vmalloc, rcutorture and rcuscale on PREEMPT_RT, with and without the series'
 	@echo 'make apply KDIR=   put the series on your 7.3 tree (git am, or patch where there is no git)'
 	@echo 'make unapply KDIR= take it off again'
+	@echo 'make refresh KDIR= patches/ from the commits of your tree, and their form (BASE= the commit below them, if it has to be told)'
 	@echo 'make build         build the kernel of a lane'
 	@echo 'make modules       build the modules; with KDIR= against your own built tree'
 	@echo 'make shell         a prompt in the booted guest, modules in /mnt/modules'
@@ -76,6 +77,10 @@ shell:
 test build modules perf-kmem rust-analyzer:
 	$(call takes,KDIR LANE)
 	$(run) $@ $(at)
+
+refresh:
+	$(call takes,KDIR BASE)
+	$(run) $@ $(call given,KDIR,kdir) $(call typed,BASE,base)
 
 apply unapply:
 	$(call takes,KDIR)

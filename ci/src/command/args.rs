@@ -145,6 +145,14 @@ pub enum Task {
         #[arg(long)]
         kdir: Option<PathBuf>,
     },
+    /// Make patches/ anew from the commits of your tree
+    Refresh {
+        #[arg(long)]
+        kdir: Option<PathBuf>,
+        /// The commit below the series, where it cannot be told by the subjects
+        #[arg(long)]
+        base: Option<String>,
+    },
     /// Build the lane's kernel
     Build {
         #[command(flatten)]

@@ -5,10 +5,12 @@ pub mod args;
 pub mod bench;
 pub mod check;
 pub mod compile_fail;
+pub mod form;
 pub mod job;
 pub mod litmus;
 pub mod modules;
 pub mod perf_kmem;
+pub mod refresh;
 pub mod repro;
 pub mod results;
 pub mod rust_analyzer;
@@ -71,6 +73,10 @@ fn dispatch(cli: Cli) -> Result<()> {
         Task::Unapply { kdir } => {
             return say(&series()?.unapply(given(kdir, "KDIR=/path/to/linux")?)?);
         }
+        Task::Refresh { kdir, base } => {
+            let kdir = given(kdir, "KDIR=/path/to/linux")?;
+            return refresh::run(&checkout, kdir, base.as_deref());
+        }
         _ => {}
     }
     if cli.command.makes_modules() {
@@ -91,7 +97,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         yes,
     };
     match cli.command {
-        Task::Apply { .. } | Task::Unapply { .. } | Task::Clean => Ok(()),
+        Task::Apply { .. } | Task::Unapply { .. } | Task::Refresh { .. } | Task::Clean => Ok(()),
         Task::Setup => {
             setup::ensure(&job.cache, Need::Perf, yes)?;
             setup::cargo()?;
@@ -243,6 +249,7 @@ mod tests {
             "test LANE=x",
             "bench LANE=x",
             "apply KDIR=x",
+            "refresh KDIR=x BASE=v7.3.4",
             "repro RUN=x",
             "judge RUN=x TODAYS=1",
         ] {

@@ -5,6 +5,7 @@ pub mod apply;
 pub mod changes;
 pub mod debian;
 pub mod git;
+pub mod refresh;
 pub mod series;
 pub mod tree;
 pub mod version;
