@@ -299,7 +299,7 @@ impl Suite {
                 self.seed = Some(number(rest)?);
             }
             // For the report alone, so that a module may say more without a word here.
-            "storm" | "tick" | "push" | "readers" => {
+            "storm" | "tick" | "push" | "readers" | "latency" => {
                 let words = rest.split_whitespace();
                 let fields = words.filter_map(|w| w.split_once('='));
                 self.notes.push(Note {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What a run found, for people (one screen, one page) and for machines (JSON by serde, JUnit).
 
+mod latency;
 pub mod results;
 
 use crate::facts::ktap::{Locks, Note, Stat, Status, Suite};
@@ -639,7 +640,8 @@ fn notes(suite: &Suite) -> Markup {
     };
     let names = |n: &Note| Vec::from_iter(n.fields.iter().map(|(k, _)| k.clone()));
     let mut kinds: Vec<(&str, Vec<String>)> = Vec::new();
-    for note in &suite.notes {
+    // Latencies have a picture of their own.
+    for note in suite.notes.iter().filter(|n| n.what != "latency") {
         let kind = (note.what.as_str(), names(note));
         if !kinds.contains(&kind) {
             kinds.push(kind);
@@ -774,7 +776,7 @@ fn lane_section(lane: &LaneReport) -> Result<Markup> {
                 } }
             }
             @if let Some(suite) = suite { h3 { "Pages" } (figures(suite)?) (notes(suite)) }
-            @if let Some(suite) = &lane.queue { h3 { "Queue" } p { (queue(suite)) } (notes(suite)) }
+            @if let Some(suite) = &lane.queue { h3 { "Queue" } p { (queue(suite)) } (latency::section(suite)?) (notes(suite)) }
             h3 { "Tests" }
             @for (boot, suite) in lane.all_suites() { (cases_table(boot, suite)) }
         }

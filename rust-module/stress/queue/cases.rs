@@ -13,6 +13,7 @@ use crate::{
     drains,
     env::Env,
     ktap::Case,
+    latency,
     life,
     locks,
     memory,
@@ -50,5 +51,6 @@ pub(crate) const CASES: &[Case<Env>] = &[
     ("debugfs", books::debugfs),
     ("drop_caches", memory::drop_caches),
     ("promises", promises::all),
+    ("latency", latency::latency),
     ("ledger", books::ledger),
 ];

@@ -55,7 +55,7 @@ use crate::{
 const PATIENCE: Delta = Delta::from_secs(60);
 
 /// Looks until `is_done`, and says whether it ever was.
-fn wait_until(mut is_done: impl FnMut() -> bool) -> bool {
+pub(crate) fn wait_until(mut is_done: impl FnMut() -> bool) -> bool {
     let start = Instant::<Monotonic>::now();
 
     while !is_done() {

@@ -30,6 +30,7 @@ mod contexts;
 mod destructors;
 mod drains;
 mod env;
+mod latency;
 mod life;
 mod locks;
 mod memory;
