@@ -10,6 +10,7 @@ pub(crate) struct Config {
     pub(crate) seed: u64,
     pub(crate) pages: u64,
     pub(crate) tick_seconds: u32,
+    pub(crate) tick_ms: u32,
     pub(crate) tick_permille: u32,
     pub(crate) hits: u32,
 }

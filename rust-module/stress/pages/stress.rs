@@ -71,7 +71,11 @@ module! {
         },
         tick_seconds: u32 {
             default: 0,
-            description: "How long pages are taken at a 4 ms tick, three times; 0: as seconds, at least 1",
+            description: "How long pages are taken at each tick, three times; 0: as seconds, at least 1",
+        },
+        tick_ms: u32 {
+            default: 0,
+            description: "The shortest time between two ticks; 0: 4",
         },
         tick_permille: u32 {
             default: 0,
@@ -95,6 +99,7 @@ impl Config {
         let seed = module_parameters::seed.value();
         let pages = module_parameters::pages.value();
         let tick_seconds = module_parameters::tick_seconds.value();
+        let tick_ms = module_parameters::tick_ms.value();
         let tick_permille = module_parameters::tick_permille.value();
         let hits = module_parameters::hits.value();
         let cpus = threads::online_cpus();
@@ -126,6 +131,10 @@ impl Config {
             return Err(EINVAL);
         }
 
+        if tick_ms > 1000 {
+            pr_err!("tick_ms={tick_ms} is more than a second: give less\n");
+            return Err(EINVAL);
+        }
         if tick_permille > 1000 {
             pr_err!("tick_permille={tick_permille} is more than there are: give at most 1000\n");
             return Err(EINVAL);
@@ -141,6 +150,7 @@ impl Config {
             seed: if seed == 0 { 1 } else { seed },
             pages: if pages == 0 { 220_000 } else { pages },
             tick_seconds: tick_seconds.max(seconds).max(1),
+            tick_ms: if tick_ms == 0 { 4 } else { tick_ms },
             tick_permille: if tick_permille == 0 {
                 999
             } else {

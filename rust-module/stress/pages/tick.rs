@@ -55,8 +55,6 @@ use crate::{
 
 /// Pages that a tick takes: a quarter of what is registered for.
 const BURST: usize = 16;
-/// The shortest period: with [`BURST`] on each CPU the load of a tracer that is busy.
-const SHORTEST: Delta = Delta::from_millis(4);
 /// How often the task frees what the ticks took.
 const LOOK: Delta = Delta::from_micros(500);
 /// Pages that ticks may have taken and the task not yet freed, 128 MB on each CPU. A tick that finds
@@ -245,7 +243,7 @@ struct Round {
     slots: u64,
 }
 
-/// How long it takes to fill the slots of all CPUs, which hold four ticks' pages, but 4 ms at least.
+/// How long it takes to fill the slots of all CPUs, which hold four ticks' pages, but `tick_ms` at least.
 fn period(env: &Env) -> Result<Delta> {
     const TRIES: u32 = 3;
     let mut shortest = i64::MAX;
@@ -257,7 +255,7 @@ fn period(env: &Env) -> Result<Delta> {
         shortest = shortest.min(begin.elapsed().as_nanos());
     }
     let shortest = Delta::from_millis((shortest as u64).div_ceil(1_000_000) as i64);
-    Ok(shortest.max(SHORTEST))
+    Ok(shortest.max(Delta::from_millis(i64::from(env.config.tick_ms))))
 }
 
 fn round(env: &Env, period: Delta, beside: &str, permille: u32) -> Result<Round> {
