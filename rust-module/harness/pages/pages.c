@@ -102,7 +102,10 @@ unsigned long nolocks_reclaimed_pages(void)
 	       global_node_page_state(PGSTEAL_DIRECT);
 }
 
-/* On a CPU that the caller stays on. */
+/*
+ * Of what a list of this CPU's may ever hold: its present limit sinks with time, and
+ * what is too much then is freed bit by bit. On a CPU that the caller stays on.
+ */
 int nolocks_pcp_excess(void)
 {
 	struct per_cpu_pages *pcp;
@@ -114,8 +117,7 @@ int nolocks_pcp_excess(void)
 		nolocks_for_each_zone(zone, nid) {
 			pcp = raw_cpu_ptr(zone->per_cpu_pageset);
 			excess = max(excess, READ_ONCE(pcp->count) -
-				     max(READ_ONCE(pcp->high),
-					 READ_ONCE(pcp->high_min)) -
+				     READ_ONCE(pcp->high_max) -
 				     READ_ONCE(pcp->batch));
 		}
 	}

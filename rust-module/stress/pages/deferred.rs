@@ -298,7 +298,7 @@ pub(crate) fn pcp_high(env: &Env) -> Result<Outcome> {
     Ok(Outcome::Passed
         .check(
             excess <= 0,
-            fmt!("a pcp list had {excess} pages more than high and a batch"),
+            fmt!("a pcp list had {excess} pages more than its highest limit and a batch"),
         )
         .check(back, fmt!("pages are left to a worker that does not come"))
         .check(
