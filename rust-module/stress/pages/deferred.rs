@@ -60,7 +60,7 @@ const NOISE: usize = STUCK / 2;
 const BOUND: Delta = Delta::from_millis(200);
 /// How long a CPU sits with interrupts disabled at most: enough for any worker, and far from what
 /// counts as a hang.
-const SIT: Delta = Delta::from_secs(4);
+const SIT: Delta = Delta::from_secs(10);
 /// In which others leave a CPU that is to sit.
 const SETTLE: Delta = Delta::from_millis(20);
 /// Freed in one visit, so that interrupts are not off for long.
@@ -80,16 +80,16 @@ fn charged(n: usize) -> Result<Pile> {
     Ok(pages)
 }
 
-/// Frees the pages with interrupts disabled, and says how long it took from there until `unused`
-/// pages and they were unused: `None` if they were not within [`SIT`].
+/// Frees the pages with interrupts disabled, and says how long it took until `unused` pages and they
+/// were unused: `None` if they were not within [`SIT`].
 fn free_and_wait(site: &Site, mut pages: Pile, unused: usize) -> Option<Delta> {
     let wanted = unused + pages.pages().len() - NOISE;
     let mut more = true;
+    let start = Instant::<Monotonic>::now();
 
     while more {
         site.run(Context::RawIrqsave, || more = pages.free(CHUNK));
     }
-    let start = Instant::<Monotonic>::now();
     while vm::unused_pages() < wanted {
         if start.elapsed() > SIT {
             return None;
