@@ -4,7 +4,7 @@
 
 use crate::base::cache::{write_atomic, write_json};
 use crate::base::exit::{Exit, fail};
-use crate::build::kernel::{self, Plan};
+use crate::build::kernel;
 use crate::command::job::Job;
 use crate::command::series_check::without;
 use crate::host::qemu;
@@ -194,21 +194,7 @@ fn measure(
     tally: &mut Tally,
 ) -> Result<(String, Side)> {
     let fragment = without(&job.fragment()?, DEBUGGING);
-    let slot = if series.patches.is_empty() {
-        "-bench"
-    } else {
-        ""
-    };
-    let source = job.source(None, series, slot)?;
-    let image = lane.arch.image().rsplit('/').next().unwrap_or_default();
-    let plan = Plan {
-        name: &format!("bench-{}", lane.name),
-        arch: lane.arch.kernel(),
-        fragments: &[("Kconfig.fragment", &fragment), ("ci/bench", &lane.config)],
-        goals: &[image, "modules"],
-        extra: &[],
-    };
-    let build = plan.build(&job.cache, &source)?;
+    let (source, build) = job.machine("bench", lane, series, &fragment)?;
     let place = job.checkout.join("rust-module/bench");
     let built = kernel::modules(&job.cache, &build.dir, lane.arch, &place, false)?;
     let ready = Ready::new(&job.cache, run, lane, &build.dir, Some((&built, modules)))?;

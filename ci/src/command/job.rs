@@ -65,6 +65,36 @@ impl Job {
         tree.prepare(&self.cache, series, use_)
     }
 
+    /// A kernel of a machine in `ci/KIND/`, with so many of the patches, and its own modules.
+    pub fn machine(
+        &self,
+        kind: &str,
+        lane: &Lane,
+        series: &Series,
+        fragment: &str,
+    ) -> Result<(Prepared, Build)> {
+        // A tree without the series is a copy beside the one with it.
+        let beside = if series.patches.is_empty() {
+            "-bench"
+        } else {
+            ""
+        };
+        let source = self.source(None, series, beside)?;
+        let image = lane.arch.image().rsplit('/').next().unwrap_or_default();
+        let plan = kernel::Plan {
+            name: &format!("{kind}-{}", lane.name),
+            arch: lane.arch.kernel(),
+            fragments: &[
+                ("Kconfig.fragment", fragment),
+                (&format!("ci/{kind}"), &lane.config),
+            ],
+            goals: &[image, "modules"],
+            extra: &[],
+        };
+        let build = plan.build(&self.cache, &source)?;
+        Ok((source, build))
+    }
+
     pub fn builds(&self, at: &Where) -> Result<(Prepared, Vec<(Lane, Build)>)> {
         self.builds_of(
             self.lanes(at.lane.as_deref(), DEFAULT_LANE)?,

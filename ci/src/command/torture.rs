@@ -3,7 +3,6 @@
 //! and without it: slub_kunit, test_vmalloc, rcutorture, and rcuscale's kfree_rcu() test.
 
 use crate::base::cache::{write_atomic, write_json};
-use crate::build::kernel::Plan;
 use crate::command::job::Job;
 use crate::facts::boot::BootFacts;
 use crate::host::setup::{self, Need};
@@ -118,24 +117,7 @@ pub fn run(job: &Job) -> Result<()> {
 }
 
 fn side(job: &Job, run: &Path, lane: &Lane, series: &Series, tally: &mut Tally) -> Result<Side> {
-    let slot = if series.patches.is_empty() {
-        "-bench"
-    } else {
-        ""
-    };
-    let source = job.source(None, series, slot)?;
-    let image = lane.arch.image().rsplit('/').next().unwrap_or_default();
-    let plan = Plan {
-        name: &format!("torture-{}", lane.name),
-        arch: lane.arch.kernel(),
-        fragments: &[
-            ("Kconfig.fragment", &job.fragment()?),
-            ("ci/torture", &lane.config),
-        ],
-        goals: &[image, "modules"],
-        extra: &[],
-    };
-    let build = plan.build(&job.cache, &source)?;
+    let (_, build) = job.machine("torture", lane, series, &job.fragment()?)?;
     let ready = Ready::new(&job.cache, run, lane, &build.dir, None)?;
     for module in MODULES {
         let name = module.rsplit('/').next().unwrap_or(module);
@@ -152,6 +134,8 @@ fn side(job: &Job, run: &Path, lane: &Lane, series: &Series, tally: &mut Tally) 
         tally.check(&format!("{}: {what}", lane.name), result)?;
     }
     let mut counting = ready.clone();
+    // Only an emulated CPU counts.
+    counting.guest.kvm = false;
     counting.guest.cpus = 1;
     counting.guest.qemu = vec![COUNTING.to_owned()];
     let lines = (0..PAIRS).flat_map(|nth| {
