@@ -43,7 +43,6 @@ use crate::{
     queue::{
         DropQueue,
         Queue,
-        Stats,
         CAPACITY, //
     },
     task::Pinned,
