@@ -43,6 +43,8 @@ const SCALES: &[(&str, &str)] = &[
     ("single", "kfree_rcu_test_single=1"),
     ("double_large", "kfree_rcu_test_double=1 kfree_mult=16"),
 ];
+/// Parts of the names of options in Kconfig.fragment that are for our own tests.
+const OURS: &[&str] = &["PAGE_ALLOC_NO_LOCKS", "KUNIT_DEFAULT_FILTER_GLOB"];
 /// How often each is run, with the series and without it.
 const PAIRS: usize = 5;
 /// What `rcuscale` may take with the series, as a multiple of its time without it.
@@ -117,7 +119,13 @@ pub fn run(job: &Job) -> Result<()> {
 }
 
 fn side(job: &Job, run: &Path, lane: &Lane, series: &Series, tally: &mut Tally) -> Result<Side> {
-    let (_, build) = job.machine("torture", lane, series, &job.fragment()?)?;
+    let fragment = job.fragment()?;
+    let fragment: String = fragment
+        .lines()
+        .filter(|line| !OURS.iter().any(|ours| line.contains(ours)))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let (_, build) = job.machine("torture", lane, series, &fragment)?;
     let ready = Ready::new(&job.cache, run, lane, &build.dir, None)?;
     for module in MODULES {
         let name = module.rsplit('/').next().unwrap_or(module);
