@@ -7,7 +7,8 @@ use core::mem::MaybeUninit;
 use kernel::{
     bindings,
     page::PAGE_SIZE,
-    prelude::*, //
+    prelude::*,
+    sync::rcu, //
 };
 
 use crate::{
@@ -26,9 +27,12 @@ use crate::{
         Origin,
         Watched, //
     },
+    nolocks::alloc::NoLocksBox,
     queue::{
+        platform,
         BulkQueue,
         Queue,
+        RcuPointer,
         Retired, //
     },
     task::{
@@ -123,9 +127,15 @@ pub(crate) fn boxes(env: &Env) -> Result<Outcome> {
     type Huge = [MaybeUninit<u8>; bindings::KMALLOC_MAX_SIZE as usize + 1];
     /// More than a slab is for.
     type Large = [u64; 4 * PAGE_SIZE / size_of::<u64>()];
+    /// More than a page.
+    type TwoPages = MaybeUninit<[u8; 2 * PAGE_SIZE]>;
     const ROUNDS: u64 = 100;
+    /// Of which there is something to be freed.
+    const SORTS: u64 = 11;
     let queue = BulkQueue::new(NAME)?;
-    let mut returned = 0;
+    let place = RcuPointer::new(KBox::new(0u64, GFP_KERNEL)?);
+    let page = || platform::page_mightsleep().ok_or(ENOMEM);
+    let (mut returned, mut replaced, mut empty, mut dirty) = (0, 0, 0, 0);
 
     for n in 0..ROUNDS {
         // SAFETY: Any bytes will do.
@@ -139,19 +149,56 @@ pub(crate) fn boxes(env: &Env) -> Result<Outcome> {
             is_queued(queue.push_headless(KVBox::new(n, GFP_KERNEL)?)),
             is_queued(queue.push_headless(large)),
             is_queued(queue.push_headless(huge)),
+            is_queued(queue.push_headless(page()?)),
+            // A page as a box.
+            is_queued(queue.push_headless(NoLocksBox::from(page()?))),
+            is_queued(queue.push_headless(KVec::from_elem(n, 3, GFP_KERNEL)?)),
+            is_queued(queue.push_headless(KVVec::from_elem(n, 3, GFP_KERNEL)?)),
+            match place.replace(KBox::new(n, GFP_KERNEL)?) {
+                Some(old) => {
+                    replaced += 1;
+                    is_queued(queue.push_headless(old))
+                }
+                None => false,
+            },
         ] {
             returned += u64::from(!is_queued);
+        }
+        // Nothing is queued for what has no memory.
+        empty += u64::from(is_queued(queue.push_headless(KVec::<u64>::new())));
+        // A page that is free again is found first, with what was in it.
+        let mut page = page()?;
+        page.bytes_mut().fill(MaybeUninit::new(0xff));
+        drop(page);
+        // Where there is one.
+        if let Ok(zeroed) = NoLocksBox::<[u8; PAGE_SIZE]>::zeroed(__GFP_NOWARN) {
+            dirty += u64::from(zeroed.iter().any(|byte| *byte != 0));
         }
     }
     queue.barrier();
     let outcome = check_stats(
         Outcome::Passed,
         queue.stats(),
-        6 * ROUNDS - returned,
+        SORTS * ROUNDS - returned,
         returned,
     );
-    Ok(outcome.check(
-        returned == 0 || env.config.fail,
-        fmt!("{returned} objects came back in a task"),
-    ))
+    let is_too_large = NoLocksBox::<TwoPages>::new_uninit(__GFP_NOWARN).is_err();
+    Ok(outcome
+        .check(
+            returned == 0 || env.config.fail,
+            fmt!("{returned} objects came back in a task"),
+        )
+        .check(
+            replaced == ROUNDS && place.get(&rcu::read_lock()) == Some(&(ROUNDS - 1)),
+            fmt!("of {ROUNDS} objects that were replaced {replaced} were given back"),
+        )
+        .check(
+            empty == ROUNDS,
+            fmt!("{empty} of {ROUNDS} empty vectors were taken"),
+        )
+        .check(
+            dirty == 0,
+            fmt!("{dirty} boxes of zeroes had others in them"),
+        )
+        .check(is_too_large, fmt!("a page has become a box of two")))
 }

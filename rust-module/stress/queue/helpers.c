@@ -2,14 +2,42 @@
 
 #include <linux/file.h>
 #include <linux/fs.h>
+#include <linux/sched/mm.h>
 #include <linux/seq_file.h>
 #include <linux/uio.h>
+#include <linux/workqueue.h>
 
 #include "helpers.h"
 #include "../../harness/case.c"
 #include "../../harness/context.c"
 #include "../../harness/oracle.c"
 #include "../../lib/queue/helpers.c"
+
+static void nolocks_do_nothing(struct work_struct *work)
+{
+}
+
+/* Warns where the caller is a work that memory reclaim may wait for. */
+void nolocks_flush_ordinary_work(void)
+{
+	struct work_struct work;
+
+	INIT_WORK_ONSTACK(&work, nolocks_do_nothing);
+	queue_work(system_dfl_wq, &work);
+	flush_work(&work);
+	destroy_work_on_stack(&work);
+}
+
+/* From here on the caller frees memory, and must not wait for who may not. */
+unsigned int nolocks_reclaim_begin(void)
+{
+	return memalloc_noreclaim_save();
+}
+
+void nolocks_reclaim_end(unsigned int flags)
+{
+	memalloc_noreclaim_restore(flags);
+}
 
 /*
  * debugfs has no read_iter, without which kernel_read() does nothing. The file

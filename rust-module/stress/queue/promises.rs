@@ -41,6 +41,7 @@ use crate::{
         FREED, //
     },
     queue::{
+        BulkQueue,
         DropQueue,
         Queue,
         CAPACITY, //
@@ -49,6 +50,12 @@ use crate::{
     threads,
     Stress, //
 };
+
+extern "C" {
+    fn nolocks_flush_ordinary_work();
+    fn nolocks_reclaim_begin() -> c_uint;
+    fn nolocks_reclaim_end(flags: c_uint);
+}
 
 /// More than anything here takes on a slow machine. What has not come then never will.
 const PATIENCE: Delta = Delta::from_secs(60);
@@ -84,7 +91,7 @@ fn without_memory<T>(func: impl FnOnce() -> Result<T>) -> Result<T> {
 
 /// All of them.
 pub(crate) fn all(env: &Env) -> Result<Outcome> {
-    const PROMISES: [Case<Env>; 7] = [
+    const PROMISES: [Case<Env>; 8] = [
         ("timer", timer),
         ("shards", shards),
         ("grace_period", grace_period),
@@ -92,6 +99,7 @@ pub(crate) fn all(env: &Env) -> Result<Outcome> {
         ("blocks_by_drain", blocks_by_drain),
         ("own_queue", own_queue),
         ("beside_destructor", beside_destructor),
+        ("beside_reclaim", beside_reclaim),
     ];
     let mut outcome = Outcome::Passed;
 
@@ -274,6 +282,8 @@ impl Drop for Member {
         let _stats = self.0.stats();
         self.0.flush();
         kernel::sync::rcu::synchronize_rcu();
+        // SAFETY: A task that may sleep.
+        unsafe { nolocks_flush_ordinary_work() };
         ENDED.add(1, Relaxed);
     }
 }
@@ -343,5 +353,32 @@ fn beside_destructor(_env: &Env) -> Result<Outcome> {
     Ok(Outcome::Passed.check(
         is_running && waited == 1,
         fmt!("a destructor ran: {is_running}; drained meanwhile: {waited}"),
+    ))
+}
+
+/// Memory reclaim may wait for what has no destructors: the kernel warns if it flushes a work on a workqueue
+/// that has no rescuer.
+fn beside_reclaim(env: &Env) -> Result<Outcome> {
+    /// The barrier has to come while the work is queued.
+    const ROUNDS: usize = 20;
+    let queue = BulkQueue::new(NAME)?;
+    let mut returned = 0;
+
+    for _ in 0..ROUNDS {
+        for n in 0..CAPACITY {
+            if let Err(object) = queue.push_headless(KBox::new(n, GFP_KERNEL)?) {
+                drop(object.wait());
+                returned += 1;
+            }
+        }
+        // SAFETY: Ended below, by the same task.
+        let flags = unsafe { nolocks_reclaim_begin() };
+        queue.barrier();
+        // SAFETY: Begun above.
+        unsafe { nolocks_reclaim_end(flags) };
+    }
+    Ok(Outcome::Passed.check(
+        returned == 0 || env.config.fail,
+        fmt!("{returned} objects came back in a task"),
     ))
 }
