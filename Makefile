@@ -6,7 +6,7 @@
 #   make stress LANE=all SECONDS=60   every lane, longer
 
 .DEFAULT_GOAL := help
-.PHONY: help setup stress soak test check series-check sparse bench torture apply unapply refresh build modules shell rust-analyzer perf-kmem repro judge results clean
+.PHONY: help setup stress soak test check mutants series-check sparse bench torture apply unapply refresh build modules shell rust-analyzer perf-kmem repro judge results clean
 
 quote = '$(subst ','\'',$1)'
 given = $(if $($1),--$2=$(call quote,$($1)))
@@ -19,7 +19,7 @@ objects = $(call typed,OBJECTS,objects)
 on_top = $(call typed,CONFIG,config) $(call typed,BOOTARGS,bootargs)
 # Whoever types LANE=x means it: a target that would ignore it says so instead, and so does every one
 # of KDIR=$x where x is not set.
-takes = $(foreach v,KDIR LANE RUN TODAYS SECONDS THREADS SEED CASE REPEAT MASK PAGES OBJECTS CONFIG BOOTARGS BASE,$(if $(filter command%,$(origin $v)),$(if \
+takes = $(foreach v,KDIR LANE RUN TODAYS SECONDS THREADS SEED CASE REPEAT MASK PAGES OBJECTS CONFIG BOOTARGS BASE MUTANTS,$(if $(filter command%,$(origin $v)),$(if \
 	$(filter $v,$1),$(if $($v),,$(error $v= is empty)),$(error make $@ takes no $v=: it would change nothing))))
 run = @sh scripts/bootstrap.sh --checkout=$(call quote,$(CURDIR)) $(if $(filter 1 y yes,$(YES)),--yes)
 
@@ -29,6 +29,7 @@ help:
 	@echo 'make soak          10 million objects through the bulk queue (OBJECTS= for another number)'
 	@echo 'make test          unit tests, models, the form of the series, the four main lanes with their controls'
 	@echo 'make check         everything that needs no kernel build (seconds, once tools and tree are there)'
+	@echo 'make mutants       bugs of one place in copies of the module: which does no test find?'
 	@echo 'make series-check  build and boot every prefix of the series'
 	@echo 'make sparse        sparse on what the series touches in mm/, with a seeded error as control'
 	@echo 'make bench         instructions of a page and of queueing an object, with and without the series'
@@ -52,6 +53,7 @@ help:
 	@echo 'SECONDS= THREADS= SEED= PAGES=  the stress module'"'"'s parameters'
 	@echo 'CONFIG=  a file of Kconfig options, BOOTARGS=  words for the kernel command line; for one stress or shell'
 	@echo 'OBJECTS=  the same of the queue'"'"'s'
+	@echo 'MUTANTS=  models, kernel, or names of ci/mutants/mutants.toml, with commas between'
 	@echo 'NOLOCKS_CACHE=  where everything is built (default ~/.cache/nolocks)'
 
 setup check series-check sparse torture clean:
@@ -69,6 +71,10 @@ soak:
 bench:
 	$(call takes,LANE)
 	$(run) $@ $(call given,LANE,lane)
+
+mutants:
+	$(call takes,LANE MUTANTS)
+	$(run) $@ $(call given,LANE,lane) $(call given,MUTANTS,mutants)
 
 shell:
 	$(call takes,KDIR LANE CONFIG BOOTARGS)

@@ -27,6 +27,7 @@ const MADE: &[&str] = &[
     "compile-fail",
     "home",
     "modules",
+    "mutants",
     "perf",
     "runs",
     "src",

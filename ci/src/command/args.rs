@@ -163,6 +163,14 @@ pub enum Task {
         #[command(flatten)]
         at: Where,
     },
+    /// Put bugs into copies of the modules' source, and see which no test finds
+    Mutants {
+        #[command(flatten)]
+        at: Where,
+        /// models, kernel, or names of ci/mutants/mutants.toml with commas between
+        #[arg(long)]
+        mutants: Option<String>,
+    },
     /// A prompt in the booted guest
     Shell {
         #[command(flatten)]
@@ -211,6 +219,7 @@ impl Task {
                 | Task::Test { .. }
                 | Task::Bench { .. }
                 | Task::Modules { .. }
+                | Task::Mutants { .. }
                 | Task::Shell { .. }
                 | Task::RustAnalyzer { .. }
                 | Task::PerfKmem { .. }

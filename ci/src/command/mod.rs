@@ -9,6 +9,7 @@ pub mod form;
 pub mod job;
 pub mod litmus;
 pub mod modules;
+pub mod mutants;
 pub mod perf_kmem;
 pub mod refresh;
 pub mod repro;
@@ -125,6 +126,7 @@ fn dispatch(cli: Cli) -> Result<()> {
                 .try_for_each(|(_, b)| say(&b.dir.display().to_string()))
         }
         Task::Modules { at } => job.modules(&at),
+        Task::Mutants { at, mutants } => mutants::run(&job, &at, mutants.as_deref()),
         Task::Shell { at, on_top } => job.shell(&at, &on_top),
         Task::RustAnalyzer { at } => rust_analyzer::write(&job, &at),
         Task::PerfKmem { at } => perf_kmem::perf_kmem(&job, &at),

@@ -132,13 +132,20 @@ impl Ready {
         kept(&folder, Outcome { took, ..again })
     }
 
+    /// A boot that is not repeated, of a plan that is there.
+    pub fn boot_once(&self, name: &str, limits: Limits, env: &[(&str, String)]) -> Result<Outcome> {
+        let outcome = self.guest.boot(name, limits, env).or_exit(Exit::Boot)?;
+        kept(&self.folder.join(name), outcome)
+    }
+
     /// What a boot left.
     pub fn facts(&self, boot: &str) -> Result<BootFacts> {
         let standards = Standards::kept(&self.folder)?;
         BootFacts::read(&self.folder.join(boot), &standards.rules)
     }
 
-    fn prepare(&self, name: &str, plan: &str) -> Result<PathBuf> {
+    /// The plan of a boot, where the guest looks for it.
+    pub fn prepare(&self, name: &str, plan: &str) -> Result<PathBuf> {
         let folder = self.folder.join(name);
         fs::create_dir_all(&folder)?;
         write_atomic(&folder.join("plan"), &format!("{plan}\n"))?;
