@@ -186,6 +186,10 @@ fn function(facts: &BootFacts) -> Vec<(&'static str, Result<()>)> {
     };
     vec![
         ("slub_kunit", says("slub_kunit", r"(?m)^ok 1 slub_test\b")),
+        (
+            "slub_kunit's kprobe allocates",
+            says("slub_kunit", r"kprobes: callback_count: [1-9]"),
+        ),
         ("test_vmalloc", vmalloc()),
         ("rcutorture", says("rcutorture", "End of test: SUCCESS")),
     ]
@@ -287,29 +291,32 @@ mod tests {
 
     #[test]
     fn each_test_must_say_that_it_passed() {
-        let good = case("slub_kunit", "[ 1.0] ok 1 slub_test")
-            + &case(
-                "test_vmalloc",
-                "[ 1.0] Summary: kvfree_rcu_1_arg passed: 1 failed: 0 xfailed: 0",
-            )
-            + &case(
-                "rcutorture",
-                "[ 1.0] rcu-torture:--- End of test: SUCCESS: nreaders=3",
-            );
+        let good = case(
+            "slub_kunit",
+            "[ 0.9] # test_kmalloc_nolock_and_friends_kprobe: kprobes: callback_count: 9, alloc_ok: 9, alloc_fail: 0\n\
+             [ 1.0] ok 1 slub_test",
+        ) + &case(
+            "test_vmalloc",
+            "[ 1.0] Summary: kvfree_rcu_1_arg passed: 1 failed: 0 xfailed: 0",
+        ) + &case(
+            "rcutorture",
+            "[ 1.0] rcu-torture:--- End of test: SUCCESS: nreaders=3",
+        );
         let passed = |console: &str| {
             function(&facts(console))
                 .into_iter()
                 .filter(|(_, result)| result.is_ok())
                 .count()
         };
-        assert_eq!(passed(&good), 3);
+        assert_eq!(passed(&good), 4);
         for (good_word, bad) in [
             ("] ok 1 slub", "] not ok 1 slub"),
+            ("callback_count: 9", "callback_count: 0"),
             ("failed: 0 x", "failed: 1 x"),
             ("Summary", "Nothing"),
             ("SUCCESS", "FAILURE"),
         ] {
-            assert_eq!(passed(&good.replace(good_word, bad)), 2, "{bad}");
+            assert_eq!(passed(&good.replace(good_word, bad)), 3, "{bad}");
         }
     }
 
