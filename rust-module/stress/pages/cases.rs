@@ -46,6 +46,7 @@ pub(crate) const CASES: &[Case<Env>] = &[
     ("tick", tick::tick),
     ("tick_beside_forks", tick::beside_forks),
     ("tick_beside_readers", tick::beside_readers),
+    ("nolock_beside_forks", tick::nolock_beside_forks),
     ("nested_slots", storm::slots),
     ("nested_refill", storm::refill),
     ("charged", charged::charged),
