@@ -31,6 +31,12 @@ impl Options {
         Ok(options)
     }
 
+    /// Whether an option is asked for with this value, as in `CONFIG_A=y`.
+    pub fn has(&self, option: &str) -> bool {
+        let (name, value) = option.split_once('=').unwrap_or((option, "y"));
+        self.0.get(name).is_some_and(|v| v == value)
+    }
+
     /// In the form that KCONFIG_ALLCONFIG reads.
     pub fn render(&self) -> String {
         self.0.iter().map(|(k, v)| format!("{k}={v}\n")).collect()
@@ -114,7 +120,9 @@ mod tests {
             ("a", "CONFIG_A=y\nCONFIG_B=4\n"),
             ("b", "# CONFIG_A is not set\n"),
         ]);
-        assert_eq!(o.unwrap().render(), "CONFIG_A=n\nCONFIG_B=4\n");
+        let o = o.unwrap();
+        assert_eq!(o.render(), "CONFIG_A=n\nCONFIG_B=4\n");
+        assert!(o.has("CONFIG_A=n") && !o.has("CONFIG_A") && !o.has("CONFIG_C=n"));
     }
 
     #[test]

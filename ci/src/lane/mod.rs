@@ -3,5 +3,9 @@
 
 pub mod cases;
 pub mod config;
+mod controls;
 pub mod plan;
+#[cfg(test)]
+mod shipped;
 pub mod spec;
+mod whole;

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
-//! A lane: one file below `ci/lanes/`. Its lines that begin with `#:` are TOML and say how to boot
-//! and judge; the rest is a Kconfig fragment on top of the project's `Kconfig.fragment`.
+//! A lane: one file below `ci/lanes/`, with the fragments that it names. Lines that begin with `#:` are TOML and say
+//! how to boot and judge; the rest are options on top of the project's `Kconfig.fragment`.
 
 use crate::base::exit::{Exit, OrExit, fail};
 use crate::lane::cases::{Cases, QUEUE, STRESS};
 use crate::lane::config::Options;
+use crate::lane::whole::{Whole, complaint, header};
 use anyhow::{Context, Result};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
@@ -124,7 +125,7 @@ pub struct Boot {
 }
 
 /// A deliberate bug whose boot must come out red.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Control {
     pub name: String,
@@ -134,10 +135,10 @@ pub struct Control {
     /// last one's report may be lockdep's, which is silent from then on.
     pub boot: Option<String>,
     /// Splat rules that must fire, and no others may; and what each of their reports must say.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub expect: BTreeMap<String, String>,
     /// KTAP cases of the module that must fail, and why they must say so; no others may.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub fails: BTreeMap<String, String>,
 }
 
@@ -181,22 +182,27 @@ impl Lane {
                 format!("no lane {name:?}; there are: {}", names(dir)?.join(", ")),
             ));
         }
-        Lane::read(&path, name, &Cases::builtin())
+        let whole = Whole::of(&path)?;
+        Lane::named(name, &whole.text, &Cases::builtin())
+            .map_err(|(line, what)| whole.error(line, &what))
     }
 
-    /// From a file that a run has kept, with the cases of that run.
+    /// From a file that a run has kept, with the cases of that run: a lane made whole, or one of a time when each
+    /// lane's file was.
     pub fn read(path: &Path, name: &str, cases: &Cases) -> Result<Lane> {
         let text =
             fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        parse(&text, cases)
-            .map(|lane| Lane {
-                name: name.to_owned(),
-                config: text.clone(),
-                ..lane
-            })
-            .map_err(|(line, what)| {
-                fail(Exit::Config, format!("{}:{line}: {what}", path.display()))
-            })
+        Lane::named(name, &text, cases).map_err(|(line, what)| {
+            fail(Exit::Config, format!("{}:{line}: {what}", path.display()))
+        })
+    }
+
+    fn named(name: &str, text: &str, cases: &Cases) -> Result<Lane, (usize, String)> {
+        Ok(Lane {
+            name: name.to_owned(),
+            config: text.to_owned(),
+            ..parse(text, cases)?
+        })
     }
 
     pub fn load_all(dir: &Path) -> Result<Vec<Lane>> {
@@ -246,18 +252,8 @@ pub fn names(dir: &Path) -> Result<Vec<String>> {
 }
 
 fn parse(text: &str, cases: &Cases) -> Result<Lane, (usize, String)> {
-    // Every other line becomes an empty one, so that TOML's line numbers are the file's.
-    let header: String = text
-        .lines()
-        .map(|l| l.strip_prefix("#:").unwrap_or("").to_owned() + "\n")
-        .collect();
-    let lane: Lane = toml::from_str(&header).map_err(|e| {
-        let at = e.span().map_or(0, |s| s.start.min(header.len()));
-        (
-            header[..at].matches('\n').count() + 1,
-            e.message().to_owned(),
-        )
-    })?;
+    let header = header(text);
+    let lane: Lane = toml::from_str(&header).map_err(|e| complaint(&header, &e))?;
     let bad = |what: &str| Err((1, what.to_owned()));
     if lane.cpus == 0 {
         return bad("cpus: at least 1");
@@ -315,7 +311,6 @@ fn parse(text: &str, cases: &Cases) -> Result<Lane, (usize, String)> {
 mod tests {
     use super::*;
     use crate::base::exit::stage;
-    use crate::lane::cases::cases;
 
     const GOOD: &str = "# SPDX\n#: about = \"x\"\n#: arch = \"x86_64\"\n#: cpus = 4\n#: memory = \"1G\"\n\
         #: limits = { boot = 1, run = 2, shutdown = 3 }\n#: [stress]\n#: obtained = 1\n#: obtained_each = 1\n\
@@ -324,7 +319,7 @@ mod tests {
     fn error(text: &str) -> String {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("l.config"), text).unwrap();
-        let e = Lane::load(dir.path(), "l").unwrap_err();
+        let e = Lane::read(&dir.path().join("l.config"), "l", &Cases::builtin()).unwrap_err();
         assert_eq!(stage(&e), Some(Exit::Config));
         e.to_string()
     }
@@ -486,103 +481,5 @@ mod tests {
         assert!(error(&(GOOD.to_owned() + boot)).contains("has no case x"));
         let boot = boot.replace("\"x\"", "");
         assert!(error(&(GOOD.to_owned() + &boot + &boot)).contains("same name"));
-    }
-
-    fn checkout() -> std::path::PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-    }
-
-    fn shipped() -> Vec<Lane> {
-        Lane::load_all(&checkout().join("ci/lanes")).unwrap()
-    }
-
-    /// None may get lost, and none be added without a word here.
-    #[test]
-    fn each_lane_has_its_controls() {
-        const KERNEL: &str = "gfp-kernel-under-raw-spinlock";
-        const ATOMIC: &str = "gfp-atomic-under-raw-spinlock";
-        const LEDGER: [&str; 2] = ["leaked-page", "page-handed-out-twice"];
-        const QUEUE: [&str; 3] = [
-            "freed-before-the-grace-period",
-            "pushed-twice-to-blocks",
-            "pushed-twice-by-its-head",
-        ];
-        let lockdep = [&[KERNEL][..], &LEDGER, &QUEUE, &[ATOMIC]].concat();
-        let rt = [&lockdep[..], &["spin-trylock-under-pi-lock"]].concat();
-        let want: BTreeMap<&str, Vec<&str>> = BTreeMap::from([
-            ("arm64-lockdep", lockdep.clone()),
-            ("arm64-rt", rt.clone()),
-            ("x86_64-debug", LEDGER.to_vec()),
-            (
-                "x86_64-ftrace",
-                [&[KERNEL][..], &LEDGER, &["failed-trylock"]].concat(),
-            ),
-            (
-                "x86_64-kasan",
-                [&[KERNEL][..], &LEDGER, &QUEUE[1..]].concat(),
-            ),
-            ("x86_64-kcsan", LEDGER[..1].to_vec()),
-            ("x86_64-lockdep", lockdep),
-            ("x86_64-rt", rt),
-            (
-                "x86_64-up",
-                [&[ATOMIC, KERNEL][..], &LEDGER, &QUEUE[1..]].concat(),
-            ),
-        ]);
-        let lanes = shipped();
-        let have = lanes.iter().map(|lane| {
-            let names = lane.controls.iter().map(|c| c.name.as_str());
-            (lane.name.as_str(), names.collect())
-        });
-        assert_eq!(have.collect::<BTreeMap<_, Vec<_>>>(), want);
-        for lane in shipped().iter().filter(|l| l.test.is_some()) {
-            let boots: Vec<_> = lane.boots.iter().map(|b| b.name.as_str()).collect();
-            assert_eq!(boots, ["kunit-numa"], "{}", lane.name);
-        }
-    }
-
-    #[test]
-    fn controls_expect_rules_that_there_are() {
-        let rules = crate::facts::scan::Rules::builtin().unwrap();
-        let controls = shipped().into_iter().flat_map(|l| l.controls);
-        for rule in controls.flat_map(|c| c.expect.into_keys()) {
-            assert!(rules.has(&rule), "{rule}");
-        }
-    }
-
-    #[test]
-    fn the_patches_have_the_kunit_cases_that_are_listed() {
-        let patches = checkout().join("patches");
-        let mut patches: Vec<_> = fs::read_dir(patches)
-            .unwrap()
-            .map(|e| e.unwrap().path())
-            .collect();
-        patches.sort();
-        let series: String = patches
-            .iter()
-            .map(|p| fs::read_to_string(p).unwrap())
-            .collect();
-        let case = Regex::new(r"(?m)^\+\tKUNIT_CASE\((\w+)\)").unwrap();
-        let have: Vec<&str> = case
-            .captures_iter(&series)
-            .map(|c| c.extract::<1>().1[0])
-            .collect();
-        assert_eq!(have, cases("page_alloc_no_locks"));
-    }
-
-    #[test]
-    fn the_modules_have_the_cases_that_are_listed() {
-        let case = Regex::new(r#"(?m)^    \("(\w+)", "#).unwrap();
-        for (module, folder) in [(STRESS, "stress/pages"), (QUEUE, "stress/queue")] {
-            let path = checkout().join(format!("rust-module/{folder}/cases.rs"));
-            let text = fs::read_to_string(path).unwrap();
-            let (_, table) = text.split_once("const CASES: ").unwrap();
-            let (table, _) = table.split_once("\n];").unwrap();
-            let have: Vec<&str> = case
-                .captures_iter(table)
-                .map(|c| c.extract::<1>().1[0])
-                .collect();
-            assert_eq!(have, cases(module), "{module}");
-        }
     }
 }

@@ -168,6 +168,7 @@ fn kept(folder: &Path, outcome: Outcome) -> Result<Outcome> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lane::cases::Cases;
 
     /// A guest whose virtme-ng is `script`, which has a second to boot.
     fn booted(script: &str) -> (Outcome, tempfile::TempDir) {
@@ -181,10 +182,11 @@ mod tests {
             #: limits = {{ boot = 1, run = {run}, shutdown = 60 }}\n#: [stress]\n#: obtained = 1\n\
             #: obtained_each = 1\n#: contexts = []\n"
         );
-        fs::write(dir.path().join("l.config"), lane).unwrap();
+        let path = dir.path().join("l.config");
+        fs::write(&path, lane).unwrap();
         let guest = crate::guest::boot::tests::guest(dir.path(), script);
         let ready = Ready {
-            lane: Lane::load(dir.path(), "l").unwrap(),
+            lane: Lane::read(&path, "l", &Cases::builtin()).unwrap(),
             folder: guest.share.clone(),
             guest,
             accel: Accel {

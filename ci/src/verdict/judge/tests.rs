@@ -37,8 +37,9 @@ fn lane() -> Lane {
         #: limits = { boot = 1, run = 2, shutdown = 3 }\n#: kunit = { page_alloc_no_locks = [] }\n#: [stress]\n\
         #: obtained = 9\n#: obtained_each = 9\n#: contexts = [\"task\"]\nCONFIG_PROVE_LOCKING=y\n";
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("t.config"), text).unwrap();
-    Lane::load(dir.path(), "t").unwrap()
+    let path = dir.path().join("t.config");
+    fs::write(&path, text).unwrap();
+    Lane::read(&path, "t", &Cases::builtin()).unwrap()
 }
 
 fn plan(lane: &Lane, given: &[(&str, u64)]) -> Plan {
