@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 const CONFIG: &str = include_str!("../../series-check.config");
+const GUEST: &str = include_str!("../../fragments/guest-x86_64.config");
 const SLOT: &str = "-check";
 
 /// Kernels that are not booted here: mm/ must compile for them all the same.
@@ -72,6 +73,7 @@ pub fn run(job: &Job) -> Result<()> {
         arch: lane.arch.kernel(),
         fragments: &[
             ("Kconfig.fragment", &fragment),
+            ("ci/fragments/guest-x86_64.config", GUEST),
             ("ci/series-check.config", CONFIG),
         ],
         goals: &["bzImage"],
