@@ -2,3 +2,6 @@
 //! Kernels and modules.
 
 pub mod kernel;
+pub mod make;
+pub mod modules;
+pub mod users_kernel;

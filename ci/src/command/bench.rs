@@ -4,13 +4,14 @@
 
 use crate::base::cache::{write_atomic, write_json};
 use crate::base::exit::{Exit, fail};
-use crate::build::kernel;
+use crate::build::kernel::Stamp;
+use crate::build::modules::build_modules;
 use crate::command::job::Job;
 use crate::command::series_check::without;
 use crate::host::qemu;
 use crate::host::setup::{self, Need};
 use crate::lane::spec::Lane;
-use crate::report;
+use crate::report::table::{markdown, table};
 use crate::run::ready::Ready;
 use crate::source::series::Series;
 use crate::source::tree::Origin;
@@ -60,7 +61,7 @@ struct Side {
     counts: Counts,
     /// Interrupts that a CPU sent to itself to have its slots filled, by what it did.
     irq_works: Counts,
-    stamp: kernel::Stamp,
+    stamp: Stamp,
     origin: Origin,
 }
 
@@ -111,8 +112,8 @@ pub fn run(job: &Job, machine: Option<&str>) -> Result<()> {
         println!("\n{}", machine.about);
         text += &format!("\n## {}\n", machine.about);
         for (header, rows, left) in tables {
-            text += &format!("\n{}", report::markdown(&header, &rows, left));
-            println!("{}", report::table(header, rows, left));
+            text += &format!("\n{}", markdown(&header, &rows, left));
+            println!("{}", table(header, rows, left));
         }
         text += &format!(
             "\nConfigurations: {} without the series, {} with it.\n",
@@ -196,7 +197,7 @@ fn measure(
     let fragment = without(&job.fragment()?, DEBUGGING);
     let (source, build) = job.machine("bench", lane, series, &fragment)?;
     let place = job.checkout.join("rust-module/bench");
-    let built = kernel::modules(&job.cache, &build.dir, lane.arch, &place, false)?;
+    let built = build_modules(&job.cache, &build.dir, lane.arch, &place, false)?;
     let ready = Ready::new(&job.cache, run, lane, &build.dir, Some((&built, modules)))?;
     let plan: Vec<String> = modules
         .iter()
@@ -369,7 +370,7 @@ mod tests {
         assert_eq!(ops, ["gfp_kernel", "try_push"]);
         assert_eq!(tables[1].1, [["burst", "1"]]);
         let (header, rows, left) = &tables[2];
-        let text = report::markdown(header, rows, *left);
+        let text = markdown(header, rows, *left);
         let want =
             "| --- | --- | ---: | ---: | ---: |\n| push | kfree_rcu | 60.00 | 120.00 | 0.50 |\n";
         assert!(text.ends_with(want), "{text}");

@@ -8,7 +8,7 @@ use crate::command::form;
 use crate::command::job::Job;
 use crate::command::litmus;
 use crate::host::setup::{self, FOR_HOST, Need, RUSTFMT};
-use crate::report::thousands;
+use crate::report::numbers::thousands;
 use crate::source::debian;
 use crate::source::git::{forget_repository, git};
 use crate::source::series::{Series, State};

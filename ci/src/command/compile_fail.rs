@@ -4,7 +4,8 @@
 
 use crate::base::cache::{self, Cache};
 use crate::base::proc::capture;
-use crate::build::kernel::{Build, Passed, module_make};
+use crate::build::kernel::Build;
+use crate::build::modules::{Passed, module_make};
 use crate::lane::spec::Arch;
 use crate::verdict::tally::Tally;
 use anyhow::{Context, Result, ensure};

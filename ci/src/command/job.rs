@@ -4,7 +4,8 @@
 use crate::base::cache::Cache;
 use crate::base::exit::{Exit, OrExit};
 use crate::base::proc::output;
-use crate::build::kernel::{self, Build, Modules};
+use crate::build::kernel::{Build, Recipe, build_lanes};
+use crate::build::modules::{Modules, build_modules};
 use crate::command::args::{OnTop, Where};
 use crate::guest::root;
 use crate::host::qemu;
@@ -81,7 +82,7 @@ impl Job {
         };
         let source = self.source(None, series, beside)?;
         let image = lane.arch.image().rsplit('/').next().unwrap_or_default();
-        let plan = kernel::Plan {
+        let recipe = Recipe {
             name: &format!("{kind}-{}", lane.name),
             arch: lane.arch.kernel(),
             fragments: &[
@@ -91,7 +92,7 @@ impl Job {
             goals: &[image, "modules"],
             extra: &[],
         };
-        let build = plan.build(&self.cache, &source)?;
+        let build = recipe.build(&self.cache, &source)?;
         Ok((source, build))
     }
 
@@ -129,7 +130,7 @@ impl Job {
             qemu::find(&self.cache, lane.arch)?;
         }
         let source = self.source(kdir, &series, "")?;
-        let builds = kernel::lanes(&self.cache, lanes, &fragment, &source)?;
+        let builds = build_lanes(&self.cache, lanes, &fragment, &source)?;
         Ok((source, builds))
     }
 
@@ -183,7 +184,7 @@ impl Job {
     }
 
     pub fn lane_modules(&self, lane: &Lane, build: &Build) -> Result<Modules> {
-        kernel::modules(&self.cache, &build.dir, lane.arch, &self.checkout, false)
+        build_modules(&self.cache, &build.dir, lane.arch, &self.checkout, false)
     }
 }
 

@@ -211,7 +211,7 @@ mod tests {
     fn make_refuses_what_a_target_would_ignore() {
         let make = |words: &str| {
             let mut make = Command::new("make");
-            crate::build::kernel::clean_env(&mut make, Path::new("/"));
+            crate::build::make::clean_env(&mut make, Path::new("/"));
             make.arg("--dry-run")
                 .arg("--directory")
                 .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))

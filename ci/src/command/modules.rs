@@ -3,7 +3,8 @@
 
 use crate::base::cache;
 use crate::base::exit::{Exit, OrExit, fail};
-use crate::build::kernel;
+use crate::build::modules::build_modules;
+use crate::build::users_kernel::{check_same_tools, check_users_kernel};
 use crate::command::args::{OnTop, Where};
 use crate::command::job::Job;
 use crate::host::setup::{self, Need};
@@ -26,10 +27,10 @@ impl Job {
                 let kdir = fs::canonicalize(kdir)
                     .map_err(|e| fail(Exit::Tree, format!("KDIR={}: {e}", kdir.display())))?;
                 cache::buildable("KDIR=", &kdir)?;
-                let (arch, config) = kernel::users_own(&kdir)?;
+                let (arch, config) = check_users_kernel(&kdir)?;
                 setup::ensure(&self.cache, Need::Lanes, self.yes)?;
-                kernel::same_tools(&kdir, &config)?;
-                vec![kernel::modules(
+                check_same_tools(&kdir, &config)?;
+                vec![build_modules(
                     &self.cache,
                     &kdir,
                     arch,

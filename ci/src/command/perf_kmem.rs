@@ -5,7 +5,7 @@ use crate::base::cache::sha256;
 use crate::base::exit::{Exit, OrExit};
 use crate::base::pins::LLVM;
 use crate::base::progress::Progress;
-use crate::build::kernel::{self, LOG, clean_env, logged};
+use crate::build::make::{LOG, clean_env, jobs, run_logged};
 use crate::command::args::Where;
 use crate::command::job::{Job, look};
 use crate::host::setup::{self, Need};
@@ -46,9 +46,9 @@ fn build_perf(job: &Job, source: &Path) -> Result<PathBuf> {
         .arg(format!("O={}", dir.display()))
         .arg(format!("LLVM={}", *LLVM))
         .args(PERF)
-        .arg(kernel::jobs());
+        .arg(jobs());
     clean_env(&mut make, &job.cache.root);
-    logged(&mut make, &dir.join(LOG), &mut progress).or_exit(Exit::Build)?;
+    run_logged(&mut make, &dir.join(LOG), &mut progress).or_exit(Exit::Build)?;
     progress.finish("built");
     Ok(dir.join("perf"))
 }

@@ -4,7 +4,8 @@
 use crate::base::cache::{read_json, write_atomic};
 use crate::base::exit::{Exit, fail};
 use crate::command::job::Job;
-use crate::report::{RunReport, results};
+use crate::report::results;
+use crate::report::run::RunReport;
 use anyhow::Result;
 use std::path::Path;
 

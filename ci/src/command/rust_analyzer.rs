@@ -5,7 +5,7 @@
 use crate::base::cache::{read_json, write_json};
 use crate::base::exit::{Exit, OrExit};
 use crate::base::progress::Progress;
-use crate::build::kernel::{logged, make};
+use crate::build::make::{make, run_logged};
 use crate::command::args::Where;
 use crate::command::job::Job;
 use anyhow::{Context, Result, ensure};
@@ -25,7 +25,7 @@ pub fn write(job: &Job, at: &Where) -> Result<()> {
     let mut progress = Progress::new("rust-analyzer", 0);
     let mut make = make(&job.cache, lane.arch.kernel(), &source.dir, &build.dir);
     let log = build.dir.join("nolocks-rust-analyzer.log");
-    logged(make.arg("rust-analyzer"), &log, &mut progress).or_exit(Exit::Build)?;
+    run_logged(make.arg("rust-analyzer"), &log, &mut progress).or_exit(Exit::Build)?;
     let mut project: Value =
         read_json(&build.dir.join(FILE)).context("the kernel's make wrote no rust-project.json")?;
     let roots = roots(&job.checkout.join("rust-module"))?;

@@ -2,7 +2,8 @@
 //! `make series-check` : every prefix builds, boots and adds no warning.
 
 use crate::base::cache::{Lock, remove_dir, sha256, write_atomic};
-use crate::build::kernel::{LOG, Plan};
+use crate::build::kernel::Recipe;
+use crate::build::make::LOG;
 use crate::command::job::{DEFAULT_LANE, Job};
 use crate::command::sparse;
 use crate::host::setup::{self, Need};
@@ -68,7 +69,7 @@ pub fn run(job: &Job) -> Result<()> {
     let fragment = without(&job.fragment()?, &["RUST", "KUNIT"]);
     let lane = Lane::load(&job.checkout.join("ci/lanes"), DEFAULT_LANE)?;
     let run = job.run_folder("series-check")?;
-    let plan = Plan {
+    let recipe = Recipe {
         name: "series-check",
         arch: lane.arch.kernel(),
         fragments: &[
@@ -81,7 +82,7 @@ pub fn run(job: &Job) -> Result<()> {
     };
     let mut prefixes = Prefixes {
         job,
-        plan,
+        recipe,
         image: lane.arch.image(),
         dir: job.cache.dir("build/series-check")?,
         used: BTreeSet::new(),
@@ -111,7 +112,7 @@ pub fn run(job: &Job) -> Result<()> {
     prefixes.prune()?;
     for (name, arch, config) in VARIANTS {
         let source = job.source(None, &series, SLOT)?;
-        let plan = Plan {
+        let recipe = Recipe {
             name: &format!("mm-{name}"),
             arch,
             fragments: &[
@@ -125,7 +126,7 @@ pub fn run(job: &Job) -> Result<()> {
         };
         tally.check(
             &format!("mm/ compiles for {name} ({arch})"),
-            plan.build(&job.cache, &source).map(drop),
+            recipe.build(&job.cache, &source).map(drop),
         )?;
     }
     sparse::check(job, &mut tally)?;
@@ -137,7 +138,7 @@ pub fn run(job: &Job) -> Result<()> {
 /// is kept: on the way back to the first, headers change that every file includes.
 struct Prefixes<'a> {
     job: &'a Job,
-    plan: Plan<'a>,
+    recipe: Recipe<'a>,
     image: &'a str,
     dir: PathBuf,
     used: BTreeSet<PathBuf>,
@@ -149,21 +150,21 @@ impl Prefixes<'_> {
     fn built(&mut self, prefix: &Series, before: Option<&[String]>) -> Result<PathBuf> {
         let cache = &self.job.cache;
         let tree = debian::debian(cache)?.origin.id;
-        let stamp = self.plan.stamp(cache, &tree, &prefix.hash)?;
+        let stamp = self.recipe.stamp(cache, &tree, &prefix.hash)?;
         let place = self.dir.join(&sha256(serde_json::to_string(&stamp)?)[..16]);
         self.used.insert(place.clone());
         if place.exists() {
             return Ok(place);
         }
         let source = self.job.source(None, prefix, SLOT)?;
-        let dir = self.plan.place(cache, &source)?.dir;
+        let dir = self.recipe.place(cache, &source)?.dir;
         // make repeats no warning: after a build whose own are not known, it has to start from nothing.
         let known = dir.join("nolocks-warnings-known");
         if before.is_none() || !known.exists() {
             remove_dir(&dir)?;
         }
         let _ = fs::remove_file(&known);
-        let build = self.plan.build(cache, &source)?;
+        let build = self.recipe.build(cache, &source)?;
         let now = warnings(&fs::read_to_string(build.dir.join(LOG))?);
         if let Some(before) = before {
             let new = fresh(now, before);

@@ -5,7 +5,7 @@ use crate::base::cache::{Cache, write_atomic};
 use crate::base::exit::{Exit, OrExit};
 use crate::base::proc::{check_interrupt, output};
 use crate::base::progress::Progress;
-use crate::build::kernel::{logged, make};
+use crate::build::make::{make, run_logged};
 use crate::command::args::Where;
 use crate::command::job::Job;
 use crate::host::other_suite::{Packages, started_with_its_libc};
@@ -72,7 +72,7 @@ pub fn check(job: &Job, tally: &mut Tally) -> Result<bool> {
     make.arg("C=2")
         .arg(format!("CHECK=sh {}", wrapper.display()))
         .args(tried.checked().map(|f| f.with_extension("o")));
-    let ran = logged(&mut make, &log, &mut progress).or_exit(Exit::Build);
+    let ran = run_logged(&mut make, &log, &mut progress).or_exit(Exit::Build);
     progress.finish("ran");
     let result = ran.and_then(|()| tried.judge(&fs::read_to_string(&log)?));
     tally.check(NAME, result)?;

@@ -2,7 +2,7 @@
 //! `make test`: every check, and the lanes with all their boots.
 
 use crate::base::exit::{Exit, fail};
-use crate::build::kernel;
+use crate::build::modules::lint_modules;
 use crate::command::args::Where;
 use crate::command::job::{Job, look};
 use crate::command::stress::cache_was;
@@ -31,7 +31,7 @@ impl Job {
             tally.passed(1); // The .config holds every option asked for, or there were no build.
             let modules = self.lane_modules(lane, build)?;
             if i == 0 {
-                let linted = kernel::lint(&self.cache, build, lane.arch, &self.checkout);
+                let linted = lint_modules(&self.cache, build, lane.arch, &self.checkout);
                 let again = linted.as_ref().copied().unwrap_or_default();
                 tally.check(
                     &format!("rust-module: CLIPPY=1 without a warning{again}"),

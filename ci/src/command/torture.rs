@@ -7,7 +7,7 @@ use crate::command::job::Job;
 use crate::facts::boot::BootFacts;
 use crate::host::setup::{self, Need};
 use crate::lane::spec::Lane;
-use crate::report;
+use crate::report::table::{markdown, table};
 use crate::run::ready::Ready;
 use crate::source::series::Series;
 use crate::verdict::judge;
@@ -91,13 +91,9 @@ pub fn run(job: &Job) -> Result<()> {
         println!(
             "\n{}\n{}",
             machine.about,
-            report::table(header.clone(), rows.clone(), 1)
+            table(header.clone(), rows.clone(), 1)
         );
-        text += &format!(
-            "\n## {}\n\n{}",
-            machine.about,
-            report::markdown(&header, &rows, 1)
-        );
+        text += &format!("\n## {}\n\n{}", machine.about, markdown(&header, &rows, 1));
         for (set, before) in &sides["without"].scales {
             let after = sides["with"].scales.get(set).cloned().unwrap_or_default();
             tally.check(

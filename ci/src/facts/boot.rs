@@ -2,8 +2,10 @@
 //! A boot's folder, read once: everything that it is judged and reported by.
 
 use crate::base::cache;
-use crate::facts::ktap::{self, Suite};
+use crate::facts::ktap::parse_messages;
+use crate::facts::kunit::parse_kunit_results;
 use crate::facts::scan::{Finding, Rules, debug_locks, messages};
+use crate::facts::suite::Suite;
 use crate::guest::boot::Ending;
 use anyhow::{Context, Result};
 use regex::Regex;
@@ -72,7 +74,7 @@ impl BootFacts {
             debug_locks: left("lockdep_stats").and_then(|t| debug_locks(&t)),
             kunit: match kunit.trim() {
                 "" => Ok(Vec::new()),
-                _ => ktap::parse_kunit_results(&kunit).map_err(|e| format!("{e:#}")),
+                _ => parse_kunit_results(&kunit).map_err(|e| format!("{e:#}")),
             },
             kmemleak: left("kmemleak"),
         })
@@ -127,7 +129,7 @@ fn cases(messages: &[(usize, String)], steps: &str) -> Vec<Part> {
             facts: CaseFacts {
                 said: own.iter().map(|(_, text)| format!("{text}\n")).collect(),
                 printed: lines.map(|l| format!("{l}\n")).collect(),
-                suite: ktap::parse_messages(own, module).map_err(|e| format!("{e:#}")),
+                suite: parse_messages(own, module).map_err(|e| format!("{e:#}")),
                 name,
                 rc,
             },

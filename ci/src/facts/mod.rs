@@ -3,4 +3,8 @@
 
 pub mod boot;
 pub mod ktap;
+pub mod kunit;
+#[cfg(test)]
+pub mod made_up;
 pub mod scan;
+pub mod suite;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 //! How long objects waited in the queue, from the notes of its stress module.
 
-use super::{svg, thousands};
-use crate::facts::ktap::Suite;
+use crate::facts::suite::Suite;
+use crate::report::numbers::thousands;
+use crate::report::pictures::svg;
 use anyhow::Result;
 use maud::{Markup, html};
 use plotters::prelude::*;
@@ -140,7 +141,7 @@ pub fn section(suite: &Suite) -> Result<Markup> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::ktap::Note;
+    use crate::facts::suite::Note;
 
     fn suite(log2_us: &[(&str, &str)]) -> Suite {
         let notes = log2_us.iter().map(|(what, buckets)| Note {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `docs/results.md`: what one run gave, as a page for the repository, and its picture.
 
-use super::{APIS, RunReport, models, screen, shares, total};
+use crate::report::run::{APIS, RunReport};
+use crate::report::screen::{models, screen, shares, total};
 use anyhow::Result;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -107,9 +108,9 @@ fn color(share: &str) -> RGBColor {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{lane, run};
     use super::*;
     use crate::base::exit::Exit;
+    use crate::report::made_up::{lane, run};
     use crate::verdict::check::Check;
 
     #[test]

@@ -2,7 +2,10 @@
 //! The end of a run: its files, and the screen.
 
 use crate::base::cache::{write_atomic, write_json};
-use crate::report::{self, LaneReport, RunReport};
+use crate::report::junit::junit;
+use crate::report::page::html;
+use crate::report::run::{LaneReport, RunReport};
+use crate::report::screen::{models, screen, total};
 use crate::source::tree::DIFFERENCE;
 use crate::verdict::tally::Tally;
 use anyhow::Result;
@@ -36,9 +39,9 @@ pub fn finish(
     };
     write_json(&run.join("report.json"), &report)?;
     write_json(&run.join("metadata.json"), &report.metadata)?;
-    write_atomic(&run.join("report.html"), &report::html(&report)?)?;
-    write_atomic(&run.join("junit.xml"), &report::junit(&report)?)?;
-    println!("\n{}", report::screen(&report));
+    write_atomic(&run.join("report.html"), &html(&report)?)?;
+    write_atomic(&run.join("junit.xml"), &junit(&report)?)?;
+    println!("\n{}", screen(&report));
     println!("report: {}", run.join("report.html").display());
     for lane in report.metadata.as_array().into_iter().flatten() {
         if let (false, Some(name)) = (lane["changes"].is_null(), lane["lane"].as_str()) {
@@ -50,10 +53,10 @@ pub fn finish(
     if let Err(e) = &result {
         println!("{e:#}");
     }
-    if let Some(models) = report::models(&report) {
+    if let Some(models) = models(&report) {
         println!("{models}");
     }
-    println!("{}", report::total(&report));
+    println!("{}", total(&report));
     println!("{}", tally.closing());
     result
 }

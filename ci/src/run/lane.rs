@@ -6,7 +6,7 @@ use crate::facts::boot::BootFacts;
 use crate::lane::cases::QUEUE;
 use crate::lane::plan::{FAILING, MAIN, Plan, STRESS_CASE};
 use crate::lane::spec::{Control, Lane};
-use crate::report::LaneReport;
+use crate::report::run::LaneReport;
 use crate::run::ready::{HUNG, Ready};
 use crate::verdict::judge;
 use crate::verdict::standards::Standards;

@@ -3,7 +3,7 @@
 
 use crate::base::cache::{self, Cache, write_atomic, write_json};
 use crate::base::exit::{Exit, OrExit};
-use crate::build::kernel::Modules;
+use crate::build::modules::Modules;
 use crate::facts::boot::{BootFacts, ENDING, Ended};
 use crate::guest::accel::{self, Accel};
 use crate::guest::boot::{Ending, Guest, Limits, Outcome, Phase};

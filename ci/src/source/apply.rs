@@ -160,8 +160,8 @@ fn head(kdir: &Path) -> Result<String> {
 mod tests {
     use super::*;
     use crate::base::proc::tests::{alone, alone_with};
+    use crate::source::files::tree_hash;
     use crate::source::series::tests::{Fixture, MAKEFILE, fixture, refused, sh};
-    use crate::source::tree::tree_hash;
 
     const BASE: &str = "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n";
 

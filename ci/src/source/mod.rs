@@ -4,6 +4,7 @@
 pub mod apply;
 pub mod changes;
 pub mod debian;
+pub mod files;
 pub mod git;
 pub mod refresh;
 pub mod series;

@@ -290,8 +290,8 @@ fn keep(patches: &Path) -> Result<Option<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::files::tree_hash;
     use crate::source::series::tests::{Fixture, fixture, refused, sh};
-    use crate::source::tree::tree_hash;
 
     /// A checkout with patches/ as refresh makes them, which are on the tree.
     fn applied() -> Fixture {

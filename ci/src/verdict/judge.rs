@@ -3,8 +3,8 @@
 
 use crate::base::exit::Exit;
 use crate::facts::boot::{BootFacts, CaseFacts};
-use crate::facts::ktap::{Status, Suite};
 use crate::facts::scan::Finding;
+use crate::facts::suite::{Status, Suite};
 use crate::guest::boot::Ending;
 use crate::lane::cases::{Cases, QUEUE, STRESS, Selection};
 use crate::lane::plan::{EXAMPLE, FAILING, MAIN, Plan, STRESS_CASE};

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Building the modules against a kernel, and clippy on them.
+
+use crate::base::cache::{self, Cache, sha256, write_atomic};
+use crate::base::exit::{Exit, OrExit, fail};
+use crate::base::progress::Progress;
+use crate::build::kernel::Build;
+use crate::build::make::{clean_env, jobs, run_logged, toolchain_args};
+use crate::lane::spec::Arch;
+use crate::source::files::tree_hash;
+use anyhow::Result;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+#[derive(Debug, Clone)]
+pub struct Modules {
+    pub dir: PathBuf,
+}
+
+impl Modules {
+    pub fn path(&self, name: &str) -> Result<PathBuf> {
+        let file = format!("{name}.ko");
+        walkdir::WalkDir::new(&self.dir)
+            .into_iter()
+            .flatten()
+            .find(|e| e.file_name() == file.as_str())
+            .map(walkdir::DirEntry::into_path)
+            .ok_or_else(|| {
+                fail(
+                    Exit::Build,
+                    format!("{file} was not built: {}", self.dir.display()),
+                )
+            })
+    }
+}
+
+/// make for modules of `source`, with its products in `out`.
+pub fn module_make(cache: &Cache, kernel: &Path, arch: Arch, source: &Path, out: &Path) -> Command {
+    let mut make = Command::new("make");
+    make.arg("-C")
+        .arg(kernel)
+        .arg(format!("M={}", source.display()))
+        .arg(format!("MO={}", out.display()))
+        .arg(format!("ARCH={}", arch.kernel()))
+        .args(toolchain_args(cache))
+        .arg(jobs());
+    clean_env(&mut make, &cache.root);
+    make
+}
+
+/// Out of tree and out of the checkout: `MO=` puts every product below the cache.
+pub fn build_modules(
+    cache: &Cache,
+    kernel: &Path,
+    arch: Arch,
+    checkout: &Path,
+    clippy: bool,
+) -> Result<Modules> {
+    let id = sha256(kernel.as_os_str().as_encoded_bytes());
+    let kind = if clippy { "clippy" } else { "modules" };
+    let dir = cache.dir(&format!("{kind}/{}", &id[..12]))?;
+    let _alone = cache.lock(&format!("{kind}-{}", &id[..12]))?;
+    if clippy {
+        // A crate that is up to date would not be looked at again, and would have no warnings.
+        cache::remove_dir(&dir)?;
+        fs::create_dir_all(&dir)?;
+    }
+    let mut progress = Progress::new(
+        if clippy {
+            "clippy on the modules"
+        } else {
+            "modules"
+        },
+        0,
+    );
+    let mut make = module_make(cache, kernel, arch, checkout, &dir);
+    if clippy {
+        make.arg("CLIPPY=1");
+    }
+    make.arg("modules");
+    let log = dir.join("nolocks-modules.log");
+    run_logged(&mut make, &log, &mut progress).or_exit(Exit::Build)?;
+    if clippy {
+        let text = fs::read_to_string(&log)?;
+        let warnings: Vec<&str> = text.lines().filter(|l| l.contains("warning")).collect();
+        if !warnings.is_empty() {
+            return Err(fail(
+                Exit::Test,
+                format!(
+                    "{} warnings, the first: {}; all are in {}",
+                    warnings.len(),
+                    warnings[0],
+                    log.display()
+                ),
+            ));
+        }
+    }
+    progress.finish("built");
+    Ok(Modules { dir })
+}
+
+/// Said of a check that was not made again.
+const UNCHANGED: &str = " (unchanged since it passed)";
+
+/// A check of the modules' source against one kernel: what has passed with the same input passes again.
+pub struct Passed {
+    file: PathBuf,
+    input: String,
+}
+
+impl Passed {
+    pub fn load(folder: &Path, build: &Build, checkout: &Path) -> Result<Passed> {
+        let input = [
+            serde_json::to_string(&build.stamp)?,
+            tree_hash(&checkout.join("rust-module"))?,
+            cache::sha256_file(&checkout.join("Kbuild"))?,
+        ];
+        Ok(Passed {
+            file: folder.join("passed"),
+            input: sha256(input.concat()),
+        })
+    }
+
+    /// What to say of the check instead of making it.
+    pub fn again(&self) -> Option<&'static str> {
+        (fs::read_to_string(&self.file).ok()? == self.input).then_some(UNCHANGED)
+    }
+
+    pub fn record(&self) -> Result<()> {
+        write_atomic(&self.file, &self.input)
+    }
+}
+
+/// clippy on the modules; returns what to add to the check's name.
+pub fn lint_modules(
+    cache: &Cache,
+    build: &Build,
+    arch: Arch,
+    checkout: &Path,
+) -> Result<&'static str> {
+    let passed = Passed::load(&cache.dir("clippy")?, build, checkout)?;
+    if let Some(again) = passed.again() {
+        return Ok(again);
+    }
+    build_modules(cache, &build.dir, arch, checkout, true)?;
+    passed.record()?;
+    Ok("")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::exit::stage;
+    use crate::build::kernel::tests::placed;
+
+    #[test]
+    fn what_passed_with_a_build_passes_again_until_a_source_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let build = placed(dir.path());
+        let checkout = dir.path().join("checkout");
+        fs::create_dir_all(checkout.join("rust-module")).unwrap();
+        fs::write(checkout.join("Kbuild"), "").unwrap();
+        let passed = || Passed::load(dir.path(), &build, &checkout).unwrap();
+        assert!(passed().again().is_none());
+        passed().record().unwrap();
+        assert!(
+            passed()
+                .again()
+                .unwrap()
+                .contains("unchanged since it passed")
+        );
+        fs::write(checkout.join("rust-module/a.rs"), "").unwrap();
+        assert!(passed().again().is_none());
+    }
+
+    #[test]
+    fn a_missing_module_names_its_stage() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("rust-module")).unwrap();
+        fs::write(dir.path().join("rust-module/a.ko"), "").unwrap();
+        let modules = Modules {
+            dir: dir.path().to_owned(),
+        };
+        assert!(modules.path("a").unwrap().ends_with("rust-module/a.ko"));
+        assert_eq!(stage(&modules.path("b").unwrap_err()), Some(Exit::Build));
+    }
+}
