@@ -14,6 +14,9 @@ macro_rules! variant {
         mod $name {
             use super::CAPACITY;
 
+            mod capacity {
+                pub(super) use super::super::CAPACITY;
+            }
             pub mod shard {
                 include!(concat!(env!("OUT_DIR"), "/", stringify!($name), ".rs"));
             }
