@@ -7,6 +7,9 @@ mod interleavings {
     const CAPACITY: usize = 2;
     const PREEMPTIONS: usize = 3;
 
+    mod capacity {
+        pub(super) use super::CAPACITY;
+    }
     #[path = "shard.rs"]
     pub mod shard;
     include!("interleavings/scenes.rs");
@@ -43,6 +46,9 @@ mod interleavings {
 mod sequences {
     const CAPACITY: usize = 4;
 
+    mod capacity {
+        pub(super) use super::CAPACITY;
+    }
     #[path = "shard.rs"]
     pub mod shard;
     include!("sequences/model.rs");

@@ -20,7 +20,6 @@ use kernel::{
     bindings,
     debugfs::Scope,
     fmt,
-    page::PAGE_SIZE,
     prelude::*,
     sync::atomic::{
         ordering::{
@@ -33,14 +32,18 @@ use kernel::{
 
 use crate::nolocks::slots::PageSlots;
 
+mod capacity;
 mod head;
 mod lock;
+pub mod memory;
 mod object;
 pub mod platform;
 mod pointer;
 mod policy;
+pub mod rcu;
 pub mod shard;
 
+pub use capacity::CAPACITY;
 #[allow(unused_imports, reason = "not every module has objects with a head")]
 pub(crate) use head::impl_has_bulk_head;
 pub use head::{
@@ -70,9 +73,6 @@ use shard::{
     Lock,
     Pushed, //
 };
-
-/// How many objects fit in a block: what is left of a page beside the block's own fields.
-pub const CAPACITY: usize = PAGE_SIZE / size_of::<Object>() - 7;
 
 /// Pages that each CPU keeps for the queue where no lock may be tried. A push that takes one has them
 /// refilled by a worker, for which nobody makes room: for so many blocks a CPU may go

@@ -59,6 +59,8 @@ use kernel::{
 use super::{
     lock::IrqsaveLock,
     object,
+    policy::Policy,
+    rcu,
     shard::{
         self,
         Block,
@@ -68,8 +70,7 @@ use super::{
         Rest,
         Waiting,
         Works, //
-    },
-    Policy, //
+    }, //
 };
 use crate::nolocks::page::NoLocksPage;
 
@@ -89,7 +90,6 @@ extern "C" {
         on_reclaim: unsafe extern "C" fn(*mut bindings::work_struct),
     );
     fn nolocks_queue_node(cpu: c_uint) -> c_int;
-    fn nolocks_queue_page_mightsleep() -> *mut bindings::page;
     fn nolocks_queue_end_elsewhere(
         end: unsafe extern "C" fn(*mut c_void) -> c_int,
         queue: *mut c_void,
@@ -99,35 +99,9 @@ extern "C" {
         one: *const bindings::rcu_gp_seq,
         other: *const bindings::rcu_gp_seq,
     ) -> bool;
-    fn nolocks_queue_snapshot(snapshot: *mut bindings::rcu_gp_seq);
-    fn nolocks_queue_elapsed(snapshot: *mut bindings::rcu_gp_seq) -> bool;
     fn nolocks_queue_adopt(object: *mut c_void, scan: bool) -> bool;
     fn nolocks_queue_disown(object: *mut c_void);
     fn nolocks_queue_breathe();
-}
-
-/// The grace period that readers of what was unpublished until now are done after.
-pub fn snapshot() -> bindings::rcu_gp_seq {
-    let mut snapshot = Default::default();
-    // SAFETY: May be called in every context, and writes to the local.
-    unsafe { nolocks_queue_snapshot(&mut snapshot) };
-    snapshot
-}
-
-/// Whether that grace period is over.
-pub fn elapsed(mut snapshot: bindings::rcu_gp_seq) -> bool {
-    // SAFETY: Only reads the local and RCU's own state.
-    unsafe { nolocks_queue_elapsed(&mut snapshot) }
-}
-
-/// A page for a block, in a task that may sleep.
-pub fn page_mightsleep() -> Option<NoLocksPage> {
-    // SAFETY: By the caller's context, which `might_sleep()` checks.
-    let page = NonNull::new(unsafe { nolocks_queue_page_mightsleep() })?;
-
-    // SAFETY: The allocator has just given us this page of order 0, which is not charged, and its only
-    // reference. It has asked for no high memory.
-    Some(unsafe { NoLocksPage::from_raw(page) })
 }
 
 /// The memory node of a CPU, as far as there are nodes.
@@ -467,7 +441,7 @@ unsafe impl<R: Policy> shard::Platform for Local<R> {
     const PAUSE: usize = bindings::CONFIG_HZ.div_ceil(50) as usize;
 
     fn snapshot(&self) -> Self::Snapshot {
-        snapshot()
+        rcu::snapshot()
     }
 
     fn elapsed(&self, snapshot: &Self::Snapshot) -> bool {

@@ -13,7 +13,10 @@ use kernel::{
     prelude::*, //
 };
 
-use super::platform;
+use super::{
+    memory,
+    rcu, //
+};
 use crate::nolocks::page::{
     alloc_page_nolocks,
     NoLocksFlags,
@@ -70,12 +73,12 @@ pub unsafe trait Hooks: 'static {
 
     /// A page for a block, in a task that may sleep.
     fn page_mightsleep() -> Option<NoLocksPage> {
-        platform::page_mightsleep()
+        memory::page_mightsleep()
     }
 
     /// Whether the grace period is over.
     fn elapsed(snapshot: bindings::rcu_gp_seq) -> bool {
-        platform::elapsed(snapshot)
+        rcu::elapsed(snapshot)
     }
 }
 

@@ -4,7 +4,8 @@
 //! when to drain.
 //!
 //! Compiled into the modules and, the same file, into the tests on the host (`models/queue`), where
-//! [`CAPACITY`] is small.
+//! [`CAPACITY`] is small. It is long because it stays one file: the models and `make mutants` copy
+//! it with one bug in it at a time.
 //!
 //! # How a pointer travels
 //!
@@ -33,7 +34,7 @@ use core::{
     },
 };
 
-use super::CAPACITY;
+use super::capacity::CAPACITY;
 
 /// Empty blocks that a shard keeps for pushes that cannot allocate one.
 pub const SPARES: usize = 4;

@@ -29,7 +29,7 @@ use crate::{
     },
     nolocks::alloc::NoLocksBox,
     queue::{
-        platform,
+        memory,
         BulkQueue,
         Queue,
         RcuPointer,
@@ -134,7 +134,7 @@ pub(crate) fn boxes(env: &Env) -> Result<Outcome> {
     const SORTS: u64 = 11;
     let queue = BulkQueue::new(NAME)?;
     let place = RcuPointer::new(KBox::new(0u64, GFP_KERNEL)?);
-    let page = || platform::page_mightsleep().ok_or(ENOMEM);
+    let page = || memory::page_mightsleep().ok_or(ENOMEM);
     let (mut returned, mut replaced, mut empty, mut dirty) = (0, 0, 0, 0);
 
     for n in 0..ROUNDS {

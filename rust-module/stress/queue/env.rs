@@ -44,13 +44,16 @@ pub(crate) const NAME: &CStr = c"nolocks_queue_stress";
 pub(crate) struct Env {
     pub(crate) config: Config,
     pub(crate) nmi: Option<Nmi>,
+    /// How many references to this module there are.
+    pub(crate) references: fn() -> c_int,
 }
 
 impl Env {
-    pub(crate) fn new(config: Config) -> Result<Self> {
+    pub(crate) fn new(config: Config, references: fn() -> c_int) -> Result<Self> {
         Ok(Self {
             config,
             nmi: Nmi::if_any()?,
+            references,
         })
     }
 

@@ -36,7 +36,7 @@ use crate::{
     promises::wait_until,
     queue::{
         impl_has_bulk_head,
-        platform,
+        memory,
         Accepts,
         BulkHead,
         Hooks,
@@ -168,7 +168,7 @@ unsafe impl Hooks for Measured {
     fn page_mightsleep() -> Option<NoLocksPage> {
         match BLOCKLESS.load(Relaxed) {
             true => None,
-            false => platform::page_mightsleep(),
+            false => memory::page_mightsleep(),
         }
     }
 }

@@ -34,7 +34,7 @@ use crate::{
     },
     nolocks::page::NoLocksPage,
     queue::{
-        platform,
+        rcu,
         Accepts,
         Hooks,
         Object,
@@ -58,7 +58,7 @@ struct Timed(bindings::rcu_gp_seq);
 impl Drop for Timed {
     fn drop(&mut self) {
         TIMED.add(1, Relaxed);
-        if !platform::elapsed(self.0) {
+        if !rcu::elapsed(self.0) {
             TIMED_EARLY.add(1, Relaxed);
         }
     }
@@ -99,7 +99,7 @@ pub(crate) fn mightsleep(_env: &Env) -> Result<Outcome> {
     let (freed, early) = (TIMED.load(Relaxed), TIMED_EARLY.load(Relaxed));
 
     for _ in 0..OBJECTS {
-        queue.push_mightsleep(KBox::new(Timed(platform::snapshot()), GFP_KERNEL)?);
+        queue.push_mightsleep(KBox::new(Timed(rcu::snapshot()), GFP_KERNEL)?);
     }
     let (freed, early) = (
         TIMED.load(Relaxed) - freed,

@@ -3,7 +3,6 @@
 //! What a queue promises, one promise a case: each fails if the line that keeps it is taken out.
 
 use kernel::{
-    bindings,
     prelude::*,
     sync::{
         atomic::{
@@ -17,8 +16,7 @@ use kernel::{
         Delta,
         Instant,
         Monotonic, //
-    },
-    ModuleMetadata, //
+    }, //
 };
 
 use crate::{
@@ -47,8 +45,7 @@ use crate::{
         CAPACITY, //
     },
     task::Pinned,
-    threads,
-    Stress, //
+    threads, //
 };
 
 extern "C" {
@@ -289,10 +286,9 @@ impl Drop for Member {
 }
 
 /// The destructor of an object has the last reference to its queue.
-fn own_queue(_env: &Env) -> Result<Outcome> {
+fn own_queue(env: &Env) -> Result<Outcome> {
     const ROUNDS: u64 = 10;
-    // SAFETY: The module is there as long as we run.
-    let references = || unsafe { bindings::module_refcount(Stress::THIS_MODULE.as_ptr()) };
+    let references = env.references;
     let before = (ENDED.load(Relaxed), references());
     let mut all = true;
 

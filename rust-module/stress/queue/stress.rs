@@ -6,8 +6,10 @@
 //! The verdict is KTAP on the kernel log. The load fails when a case did.
 
 use kernel::{
+    bindings,
     prelude::*,
-    sync::atomic::ordering::Relaxed, //
+    sync::atomic::ordering::Relaxed,
+    ModuleMetadata, //
 };
 
 #[path = "../../lib/nolocks/mod.rs"]
@@ -126,12 +128,18 @@ struct Stress {
 
 impl Stress {
     const LEFT: u64 = 2000;
+
+    /// How many references to this module there are.
+    fn references() -> c_int {
+        // SAFETY: The module is there as long as its code runs.
+        unsafe { bindings::module_refcount(Self::THIS_MODULE.as_ptr()) }
+    }
 }
 
 impl kernel::Module for Stress {
     fn init(_module: &'static ThisModule) -> Result<Self> {
         let chosen = Chosen::from_parameter(CASES)?;
-        let env = Env::new(Config::from_parameters()?)?;
+        let env = Env::new(Config::from_parameters()?, Self::references)?;
 
         ktap::run(&env, CASES, &chosen, env.config.seed)?;
 
