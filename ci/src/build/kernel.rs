@@ -194,7 +194,7 @@ fn with_recipe_of<T>(
     fragment: &str,
     act: impl FnOnce(&Recipe) -> Result<T>,
 ) -> Result<T> {
-    let own = format!("ci/lanes/{}.config", lane.name);
+    let file = format!("ci/lanes/{}.config", lane.name);
     let image = Path::new(lane.arch.image())
         .file_name()
         .context("an image has a name")?
@@ -202,7 +202,7 @@ fn with_recipe_of<T>(
     act(&Recipe {
         name: &lane.name,
         arch: lane.arch.kernel(),
-        fragments: &[("Kconfig.fragment", fragment), (&own, &lane.config)],
+        fragments: &[("Kconfig.fragment", fragment), (&file, &lane.config)],
         goals: &[&image, "modules"],
         extra: &[],
     })

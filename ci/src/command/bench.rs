@@ -7,7 +7,7 @@ use crate::base::exit::{Exit, fail};
 use crate::build::kernel::Stamp;
 use crate::build::modules::build_modules;
 use crate::command::job::Job;
-use crate::command::series_check::without;
+use crate::command::series_check::without_options;
 use crate::host::qemu;
 use crate::host::setup::{self, Need};
 use crate::lane::spec::Lane;
@@ -15,7 +15,7 @@ use crate::report::table::{markdown, table};
 use crate::run::ready::Ready;
 use crate::source::series::Series;
 use crate::source::tree::Origin;
-use crate::verdict::judge;
+use crate::verdict::judge::judge_boot_with_case;
 use crate::verdict::tally::Tally;
 use anyhow::{Context, Result, ensure};
 use regex::Regex;
@@ -194,19 +194,19 @@ fn measure(
     modules: &[&str],
     tally: &mut Tally,
 ) -> Result<(String, Side)> {
-    let fragment = without(&job.fragment()?, DEBUGGING);
-    let (source, build) = job.machine("bench", lane, series, &fragment)?;
+    let fragment = without_options(&job.fragment()?, DEBUGGING);
+    let (source, build) = job.build_machine_kernel("bench", lane, series, &fragment)?;
     let place = job.checkout.join("rust-module/bench");
     let built = build_modules(&job.cache, &build.dir, lane.arch, &place, false)?;
     let ready = Ready::new(&job.cache, run, lane, &build.dir, Some((&built, modules)))?;
-    let plan: Vec<String> = modules
+    let steps: Vec<String> = modules
         .iter()
         .map(|m| format!("module {m} {m}.ko"))
         .collect();
-    let outcome = ready.boot("main", &plan.join("\n"), Duration::ZERO)?;
-    let facts = ready.facts("main")?;
+    let outcome = ready.boot("main", &steps.join("\n"), Duration::ZERO)?;
+    let facts = ready.read_facts("main")?;
     for module in modules {
-        tally.take(&judge::booted_with(&lane.name, &facts, module));
+        tally.take(&judge_boot_with_case(&lane.name, &facts, module));
     }
     let side = Side {
         counts: counts(&outcome.console)?,

@@ -29,7 +29,7 @@ pub fn run(job: &Job) -> Result<()> {
 
 pub fn all(job: &Job, tally: &mut Tally) -> Result<()> {
     setup::cargo()?;
-    let pristine = debian::debian(&job.cache)?.pristine()?;
+    let pristine = debian::fetch_unless_cached(&job.cache)?.pristine()?;
     tally.check("ci: rustfmt", cargo(job, &["fmt", "--all", "--check"]))?;
     tally.check(
         "ci: clippy",

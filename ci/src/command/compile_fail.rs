@@ -14,7 +14,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 
-const CASES: &str = "rust-module/compile_fail";
+const BAD_USES: &str = "rust-module/compile_fail";
 const MESSAGE: &str = "//! Must fail: ";
 const TWIN: &str = "// Twin: ";
 
@@ -27,7 +27,7 @@ pub fn check(
 ) -> Result<()> {
     let _alone = cache.lock("compile-fail")?;
     let dir = cache.dir("compile-fail")?;
-    let cases = cases(&checkout.join(CASES))?;
+    let cases = find_bad_uses(&checkout.join(BAD_USES))?;
     let passed = Passed::load(&dir, build, checkout)?;
     if let Some(again) = passed.again() {
         for (name, _) in cases {
@@ -46,12 +46,15 @@ pub fn check(
     let kbuild = source.join("rust-module/Kbuild");
     let mut modules = fs::read_to_string(&kbuild)?;
     for (name, case) in &cases {
-        fs::write(source.join(format!("{CASES}/{name}_twin.rs")), &case.twin)?;
-        let dir = CASES.trim_start_matches("rust-module/");
+        fs::write(
+            source.join(format!("{BAD_USES}/{name}_twin.rs")),
+            &case.twin,
+        )?;
+        let dir = BAD_USES.trim_start_matches("rust-module/");
         modules += &format!("obj-m += {dir}/{name}.o {dir}/{name}_twin.o\n");
     }
     fs::write(&kbuild, modules)?;
-    let object = |name: &str| format!("{CASES}/{name}.o");
+    let object = |name: &str| format!("{BAD_USES}/{name}.o");
     let compile = |objects: Vec<String>| -> Result<(bool, String)> {
         let mut make = module_make(cache, &build.dir, arch, &source, &out);
         let output = capture(make.arg("--keep-going").args(objects), Stdio::null())?;
@@ -87,13 +90,13 @@ pub fn check(
 }
 
 /// By name.
-fn cases(dir: &Path) -> Result<BTreeMap<String, Case>> {
+fn find_bad_uses(dir: &Path) -> Result<BTreeMap<String, BadUse>> {
     let mut cases = BTreeMap::new();
     for entry in fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))? {
         let path = entry?.path();
         if path.extension().is_some_and(|e| e == "rs") {
             let name = path.file_stem().context("a file has a name")?;
-            let case = Case::parse(&fs::read_to_string(&path)?)
+            let case = BadUse::parse(&fs::read_to_string(&path)?)
                 .with_context(|| path.display().to_string())?;
             cases.insert(name.to_string_lossy().into_owned(), case);
         }
@@ -102,12 +105,12 @@ fn cases(dir: &Path) -> Result<BTreeMap<String, Case>> {
     Ok(cases)
 }
 
-struct Case {
+struct BadUse {
     message: String,
     twin: String,
 }
 
-impl Case {
+impl BadUse {
     /// The line after the marker is the one that the twin has otherwise.
     fn parse(text: &str) -> Result<Self> {
         let mut messages = text.lines().filter_map(|l| l.strip_prefix(MESSAGE));
@@ -125,7 +128,7 @@ impl Case {
         *lines
             .get_mut(at + 1)
             .context("nothing after the twin's line")? = line;
-        Ok(Case {
+        Ok(BadUse {
             message: message
                 .with_context(|| format!("no line with {MESSAGE:?}"))?
                 .to_owned(),
@@ -163,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_twin_differs_in_one_line() {
-        let case = Case::parse(TEXT).unwrap();
+        let case = BadUse::parse(TEXT).unwrap();
         let differing: Vec<_> = TEXT
             .lines()
             .zip(case.twin.lines())
@@ -181,7 +184,7 @@ mod tests {
             ("    bad();\n}\n", ""),
             ("fn f", "//! Must fail: or this\nfn f"),
         ] {
-            assert!(Case::parse(&TEXT.replace(from, to)).is_err(), "{to:?}");
+            assert!(BadUse::parse(&TEXT.replace(from, to)).is_err(), "{to:?}");
         }
     }
 
@@ -198,7 +201,9 @@ mod tests {
 
     #[test]
     fn the_shipped_cases_parse() {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(CASES);
-        assert!(cases(&dir).unwrap().len() >= 5);
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("..")
+            .join(BAD_USES);
+        assert!(find_bad_uses(&dir).unwrap().len() >= 5);
     }
 }

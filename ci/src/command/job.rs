@@ -50,7 +50,7 @@ impl Job {
 
     pub fn lanes(&self, given: Option<&str>, default: &str) -> Result<Vec<Lane>> {
         // Whatever boots lanes asks for them first.
-        finish::begin();
+        finish::start_clock();
         match given.unwrap_or(default) {
             "all" => Lane::load_all(&self.lanes_dir()),
             name => Ok(vec![Lane::load(&self.lanes_dir(), name)?]),
@@ -60,14 +60,15 @@ impl Job {
     /// The tree that the user gave, or Debian's, with the series on it.
     pub fn source(&self, kdir: Option<&Path>, series: &Series, use_: &str) -> Result<Prepared> {
         let tree = match kdir {
-            Some(dir) => tree::own(dir)?.compared_with(debian::cached(&self.cache)?.as_ref()),
-            None => debian::debian(&self.cache)?,
+            Some(dir) => tree::open_users_tree(dir)?
+                .compared_with(debian::find_cached(&self.cache)?.as_ref()),
+            None => debian::fetch_unless_cached(&self.cache)?,
         };
         tree.prepare(&self.cache, series, use_)
     }
 
     /// A kernel of a machine in `ci/KIND/`, with so many of the patches, and its own modules.
-    pub fn machine(
+    pub fn build_machine_kernel(
         &self,
         kind: &str,
         lane: &Lane,
@@ -96,15 +97,15 @@ impl Job {
         Ok((source, build))
     }
 
-    pub fn builds(&self, at: &Where) -> Result<(Prepared, Vec<(Lane, Build)>)> {
-        self.builds_of(
+    pub fn build_kernels(&self, at: &Where) -> Result<(Prepared, Vec<(Lane, Build)>)> {
+        self.build_kernels_of(
             self.lanes(at.lane.as_deref(), DEFAULT_LANE)?,
             at.kdir.as_deref(),
         )
     }
 
-    /// As `builds`, of the lanes with what this run has on top of them.
-    pub fn builds_with(
+    /// As `build_kernels`, of the lanes with what this run has on top of them.
+    pub fn build_kernels_with(
         &self,
         at: &Where,
         on_top: &OnTop,
@@ -112,17 +113,17 @@ impl Job {
         let lanes = self.lanes(at.lane.as_deref(), DEFAULT_LANE)?.into_iter();
         let lanes =
             lanes.map(|lane| lane.with(on_top.config.as_deref(), on_top.bootargs.as_deref()));
-        self.builds_of(lanes.collect::<Result<_>>()?, at.kdir.as_deref())
+        self.build_kernels_of(lanes.collect::<Result<_>>()?, at.kdir.as_deref())
     }
 
-    pub fn builds_of(
+    pub fn build_kernels_of(
         &self,
         lanes: Vec<Lane>,
         kdir: Option<&Path>,
     ) -> Result<(Prepared, Vec<(Lane, Build)>)> {
         let series = self.series()?;
         let fragment = self.fragment()?;
-        look(kdir)?;
+        check_users_tree(kdir)?;
         setup::ensure(&self.cache, Need::Lanes, self.yes)?;
         // Need root and the network once, which is better known before the kernels are built.
         for lane in &lanes {
@@ -175,7 +176,7 @@ impl Job {
     }
 
     /// The kernels that some run has finished before.
-    pub fn built(&self) -> BTreeSet<PathBuf> {
+    pub fn kernels_built_before(&self) -> BTreeSet<PathBuf> {
         let folders = fs::read_dir(self.cache.root.join("build"));
         let folders = folders.into_iter().flatten().flatten().map(|e| e.path());
         folders
@@ -183,14 +184,14 @@ impl Job {
             .collect()
     }
 
-    pub fn lane_modules(&self, lane: &Lane, build: &Build) -> Result<Modules> {
+    pub fn build_lane_modules(&self, lane: &Lane, build: &Build) -> Result<Modules> {
         build_modules(&self.cache, &build.dir, lane.arch, &self.checkout, false)
     }
 }
 
 /// The user's tree, before anything is fetched, installed or built for it.
-pub fn look(kdir: Option<&Path>) -> Result<()> {
-    kdir.map_or(Ok(()), |dir| tree::own(dir).map(drop))
+pub fn check_users_tree(kdir: Option<&Path>) -> Result<()> {
+    kdir.map_or(Ok(()), |dir| tree::open_users_tree(dir).map(drop))
 }
 
 #[cfg(test)]

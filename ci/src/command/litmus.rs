@@ -104,8 +104,9 @@ impl Herd {
     /// The one on PATH if it is new enough, else Debian testing's.
     fn find(cache: &Cache, pristine: &Path) -> Result<Herd> {
         let model = pristine.join("tools/memory-model");
-        let own = || output(Command::new("herd7").arg("-version"));
-        if which::which("herd7").is_ok() && own().is_ok_and(|v| version(&v) >= Some(OLDEST)) {
+        let ask_version = || output(Command::new("herd7").arg("-version"));
+        if which::which("herd7").is_ok() && ask_version().is_ok_and(|v| version(&v) >= Some(OLDEST))
+        {
             let words = vec!["herd7".to_owned()];
             return Ok(Herd { words, model });
         }

@@ -103,7 +103,7 @@ fn dispatch(cli: Cli) -> Result<()> {
             setup::ensure(&job.cache, Need::Perf, yes)?;
             setup::cargo()?;
             say("every tool is there")?;
-            say(&debian::renewed(&job.cache)?)
+            say(&debian::fetch_newer(&job.cache)?)
         }
         Task::Stress {
             at,
@@ -120,7 +120,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         Task::Torture => torture::run(&job),
         Task::Bench { lane } => bench::run(&job, lane.as_deref()),
         Task::Build { at } => {
-            let (_, builds) = job.builds(&at)?;
+            let (_, builds) = job.build_kernels(&at)?;
             builds
                 .iter()
                 .try_for_each(|(_, b)| say(&b.dir.display().to_string()))

@@ -39,10 +39,10 @@ impl Job {
                 )?]
             }
             None => {
-                let (_, builds) = self.builds(at)?;
+                let (_, builds) = self.build_kernels(at)?;
                 builds
                     .iter()
-                    .map(|(l, b)| self.lane_modules(l, b))
+                    .map(|(l, b)| self.build_lane_modules(l, b))
                     .collect::<Result<_>>()?
             }
         };
@@ -56,9 +56,9 @@ impl Job {
 
     pub fn shell(&self, at: &Where, on_top: &OnTop) -> Result<()> {
         at.one_lane("shell")?;
-        let (_, builds) = self.builds_with(at, on_top)?;
+        let (_, builds) = self.build_kernels_with(at, on_top)?;
         let (lane, build) = builds.first().context("no lane")?;
-        let modules = self.lane_modules(lane, build)?;
+        let modules = self.build_lane_modules(lane, build)?;
         let run = self.run_folder("shell")?;
         let ready = Ready::new(
             &self.cache,

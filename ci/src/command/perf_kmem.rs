@@ -7,11 +7,11 @@ use crate::base::pins::LLVM;
 use crate::base::progress::Progress;
 use crate::build::make::{LOG, clean_env, jobs, run_logged};
 use crate::command::args::Where;
-use crate::command::job::{Job, look};
+use crate::command::job::{Job, check_users_tree};
 use crate::host::setup::{self, Need};
 use crate::lane::cases::STRESS;
 use crate::run::ready::Ready;
-use crate::verdict::judge;
+use crate::verdict::judge::judge_boot_with_case;
 use crate::verdict::tally::Tally;
 use anyhow::{Context, Result, ensure};
 use regex::Regex;
@@ -58,12 +58,12 @@ const TRACED: &str = "case=task pages=2000";
 
 pub fn perf_kmem(job: &Job, at: &Where) -> Result<()> {
     at.one_lane("perf-kmem")?;
-    look(at.kdir.as_deref())?;
+    check_users_tree(at.kdir.as_deref())?;
     setup::ensure(&job.cache, Need::Perf, job.yes)?;
-    let (source, builds) = job.builds(at)?;
+    let (source, builds) = job.build_kernels(at)?;
     let (lane, build) = builds.first().context("no lane")?;
     let perf = build_perf(job, &source.dir)?;
-    let modules = job.lane_modules(lane, build)?;
+    let modules = job.build_lane_modules(lane, build)?;
     let run = job.run_folder("perf-kmem")?;
     let ready = Ready::new(
         &job.cache,
@@ -72,17 +72,17 @@ pub fn perf_kmem(job: &Job, at: &Where) -> Result<()> {
         &build.dir,
         Some((&modules, &[STRESS])),
     )?;
-    let plan = format!("perf perf {STRESS}.ko {TRACED}");
+    let steps = format!("perf perf {STRESS}.ko {TRACED}");
     ready.boot_env(
         "main",
-        &plan,
+        &steps,
         Duration::ZERO,
         &[("PERF", perf.display().to_string())],
     )?;
     let mut tally = Tally::default();
-    tally.take(&judge::booted_with(
+    tally.take(&judge_boot_with_case(
         &lane.name,
-        &ready.facts("main")?,
+        &ready.read_facts("main")?,
         "perf",
     ));
     let out = ready.folder.join("main/out");

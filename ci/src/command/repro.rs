@@ -87,7 +87,7 @@ impl Job {
     /// Boots a run's own images again, with the plan, the guest's script, the cases and the rules that
     /// it had, and all its boots.
     pub fn repro(&self, old: &Path) -> Result<()> {
-        finish::begin();
+        finish::start_clock();
         let recorded = self.lane_folders(old)?;
         setup::ensure(&self.cache, Need::Lanes, self.yes)?;
         let run = self.run_folder("repro")?;
@@ -115,7 +115,7 @@ impl Job {
     /// Judges a run by what it left, and by its own lanes, cases and rules; or, with `todays`, by the
     /// cases and rules of this checkout. The run stays as it is: the reports are in a run of their own.
     pub fn judge(&self, run: &Path, todays: bool) -> Result<()> {
-        finish::begin();
+        finish::start_clock();
         let recorded = self.lane_folders(run)?;
         let into = self.run_folder("judge")?;
         let mut tally = Tally::default();

@@ -19,7 +19,7 @@ pub fn write(job: &Job, run: &Path) -> Result<()> {
     let usage = |why: &str| fail(Exit::Usage, format!("RUN={}: {why}", folder.display()));
     let report: RunReport = read_json(&folder.join("report.json"))
         .ok_or_else(|| usage("there is no report.json that this runner reads"))?;
-    if let Some(why) = results::unfit(&report) {
+    if let Some(why) = results::why_unfit(&report) {
         return Err(usage(&why));
     }
     let name = folder.file_name().unwrap_or_default().to_string_lossy();

@@ -20,7 +20,7 @@ const DEPENDENCIES: [&str; 5] = ["core", "kernel", "pin_init", "zerocopy", "zero
 
 pub fn write(job: &Job, at: &Where) -> Result<()> {
     at.one_lane("rust-analyzer")?;
-    let (source, builds) = job.builds(at)?;
+    let (source, builds) = job.build_kernels(at)?;
     let (lane, build) = builds.first().context("no lane")?;
     let mut progress = Progress::new("rust-analyzer", 0);
     let mut make = make(&job.cache, lane.arch.kernel(), &source.dir, &build.dir);

@@ -11,7 +11,7 @@ use crate::lane::spec::Lane;
 use crate::run::ready::Ready;
 use crate::source::debian;
 use crate::source::series::Series;
-use crate::verdict::judge;
+use crate::verdict::judge::judge_boot;
 use crate::verdict::tally::Tally;
 use anyhow::{Context, Result, ensure};
 use regex::Regex;
@@ -66,7 +66,7 @@ fn suite(config: &str) -> &'static str {
 pub fn run(job: &Job) -> Result<()> {
     setup::ensure(&job.cache, Need::Lanes, job.yes)?;
     let series = job.series()?;
-    let fragment = without(&job.fragment()?, &["RUST", "KUNIT"]);
+    let fragment = without_options(&job.fragment()?, &["RUST", "KUNIT"]);
     let lane = Lane::load(&job.checkout.join("ci/lanes"), DEFAULT_LANE)?;
     let run = job.run_folder("series-check")?;
     let recipe = Recipe {
@@ -106,7 +106,7 @@ pub fn run(job: &Job) -> Result<()> {
             };
             let ready = Ready::new(&job.cache, &run, &folder, &dir, None)?;
             ready.boot("main", "", Duration::ZERO)?;
-            tally.take(&judge::booted(&what, &ready.facts("main")?));
+            tally.take(&judge_boot(&what, &ready.read_facts("main")?));
         }
     }
     prefixes.prune()?;
@@ -149,7 +149,7 @@ impl Prefixes<'_> {
     /// The folder with the image of `prefix`, which gave no warning but those of `before`.
     fn built(&mut self, prefix: &Series, before: Option<&[String]>) -> Result<PathBuf> {
         let cache = &self.job.cache;
-        let tree = debian::debian(cache)?.origin.id;
+        let tree = debian::fetch_unless_cached(cache)?.origin.id;
         let stamp = self.recipe.stamp(cache, &tree, &prefix.hash)?;
         let place = self.dir.join(&sha256(serde_json::to_string(&stamp)?)[..16]);
         self.used.insert(place.clone());
@@ -193,7 +193,7 @@ impl Prefixes<'_> {
 }
 
 /// Kconfig.fragment but for the options with one of `dropped` in their names.
-pub fn without(fragment: &str, dropped: &[&str]) -> String {
+pub fn without_options(fragment: &str, dropped: &[&str]) -> String {
     let kept = fragment
         .lines()
         .filter(|l| l.starts_with('#') || !dropped.iter().any(|d| l.contains(d)));
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn the_small_config_has_nothing_that_a_prefix_lacks() {
-        let text = without(
+        let text = without_options(
             "# RUST\nCONFIG_RUST=y\nCONFIG_SMP=y\nCONFIG_X_KUNIT_TEST=y\n",
             &["RUST", "KUNIT"],
         );

@@ -45,14 +45,14 @@ pub fn run(job: &Job) -> Result<()> {
 /// Whether there was a sparse to check with.
 pub fn check(job: &Job, tally: &mut Tally) -> Result<bool> {
     const NAME: &str = "sparse: the seeded error is reported, and nothing new";
-    let (source, builds) = match job.builds(&Where::default()) {
+    let (source, builds) = match job.build_kernels(&Where::default()) {
         Ok(built) => built,
         Err(e) => return tally.check(NAME, Err(e)).map(|()| true),
     };
     let (lane, build) = builds.first().context("no lane")?;
     let tried = Tried {
         new: &source.dir,
-        old: &debian::debian(&job.cache)?.pristine()?,
+        old: &debian::fetch_unless_cached(&job.cache)?.pristine()?,
         touched: job.series()?.files().into_iter().cloned().collect(),
     };
     let wrapper = match working(&job.cache, &tried, &build.dir) {

@@ -51,13 +51,13 @@ impl Job {
         repeat: u32,
         plan: impl Fn(&Lane) -> Result<Plan>,
     ) -> Result<()> {
-        let known = self.built();
-        let (source, builds) = self.builds_with(at, on_top)?;
+        let known = self.kernels_built_before();
+        let (source, builds) = self.build_kernels_with(at, on_top)?;
         let run = self.run_folder(what)?;
         let lanes = builds
             .iter()
             .map(|(lane, build)| {
-                let modules = self.lane_modules(lane, build)?;
+                let modules = self.build_lane_modules(lane, build)?;
                 let ready = Ready::new(
                     &self.cache,
                     &run,

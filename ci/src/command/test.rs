@@ -4,7 +4,7 @@
 use crate::base::exit::{Exit, fail};
 use crate::build::modules::lint_modules;
 use crate::command::args::Where;
-use crate::command::job::{Job, look};
+use crate::command::job::{Job, check_users_tree};
 use crate::command::stress::cache_was;
 use crate::command::{check, compile_fail};
 use crate::host::setup::{self, Need};
@@ -19,17 +19,17 @@ impl Job {
     pub fn test(&self, at: &Where) -> Result<()> {
         let named = at.lane.as_deref();
         let lanes = tested(named, self.lanes(named, "all")?)?;
-        look(at.kdir.as_deref())?;
+        check_users_tree(at.kdir.as_deref())?;
         setup::ensure(&self.cache, Need::Lanes, self.yes)?;
         let mut tally = Tally::default();
         check::all(self, &mut tally)?;
-        let known = self.built();
-        let (source, builds) = self.builds_of(lanes, at.kdir.as_deref())?;
+        let known = self.kernels_built_before();
+        let (source, builds) = self.build_kernels_of(lanes, at.kdir.as_deref())?;
         let run = self.run_folder("test")?;
         let mut ready_lanes = Vec::new();
         for (i, (lane, build)) in builds.iter().enumerate() {
             tally.passed(1); // The .config holds every option asked for, or there were no build.
-            let modules = self.lane_modules(lane, build)?;
+            let modules = self.build_lane_modules(lane, build)?;
             if i == 0 {
                 let linted = lint_modules(&self.cache, build, lane.arch, &self.checkout);
                 let again = linted.as_ref().copied().unwrap_or_default();
@@ -92,7 +92,7 @@ mod tests {
         for result in [
             job.test(&at),
             job.modules(&at),
-            job.builds(&at).map(drop),
+            job.build_kernels(&at).map(drop),
             crate::command::perf_kmem::perf_kmem(&job, &at),
         ] {
             assert_eq!(

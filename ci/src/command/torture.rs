@@ -10,7 +10,7 @@ use crate::lane::spec::Lane;
 use crate::report::table::{markdown, table};
 use crate::run::ready::Ready;
 use crate::source::series::Series;
-use crate::verdict::judge;
+use crate::verdict::judge::judge_boot;
 use crate::verdict::tally::Tally;
 use anyhow::{Context, Result, ensure};
 use regex::Regex;
@@ -30,7 +30,7 @@ const MODULES: &[&str] = &[
     "lib/tests/slub_kunit.ko",
 ];
 
-/// The guest's plan for the tests that pass or fail. rcutorture runs for a minute, with CPU hotplug.
+/// The guest's steps for the tests that pass or fail. rcutorture runs for a minute, with CPU hotplug.
 const FUNCTION: &str = "module slub_kunit slub_kunit.ko
 module test_vmalloc test_vmalloc.ko run_test_mask=768 test_loop_count=20000 nr_threads=4
 hold rcutorture rcutorture.ko 60 torture_type=rcu onoff_interval=200 stat_interval=0 verbose=0
@@ -121,7 +121,7 @@ fn side(job: &Job, run: &Path, lane: &Lane, series: &Series, tally: &mut Tally) 
         .filter(|line| !OURS.iter().any(|ours| line.contains(ours)))
         .map(|line| format!("{line}\n"))
         .collect();
-    let (_, build) = job.machine("torture", lane, series, &fragment)?;
+    let (_, build) = job.build_machine_kernel("torture", lane, series, &fragment)?;
     let ready = Ready::new(&job.cache, run, lane, &build.dir, None)?;
     for module in MODULES {
         let name = module.rsplit('/').next().unwrap_or(module);
@@ -132,8 +132,8 @@ fn side(job: &Job, run: &Path, lane: &Lane, series: &Series, tally: &mut Tally) 
         .with_context(|| format!("the build made no {module}"))?;
     }
     let outcome = ready.boot("function", FUNCTION, Duration::ZERO)?;
-    let facts = ready.facts("function")?;
-    tally.take(&judge::booted(&lane.name, &facts));
+    let facts = ready.read_facts("function")?;
+    tally.take(&judge_boot(&lane.name, &facts));
     for (what, result) in function(&facts) {
         tally.check(&format!("{}: {what}", lane.name), result)?;
     }
@@ -151,8 +151,8 @@ fn side(job: &Job, run: &Path, lane: &Lane, series: &Series, tally: &mut Tally) 
         })
     });
     counting.boot("scale", &lines.collect::<String>(), Duration::ZERO)?;
-    let timed = counting.facts("scale")?;
-    tally.take(&judge::booted(&format!("{}: scale", lane.name), &timed));
+    let timed = counting.read_facts("scale")?;
+    tally.take(&judge_boot(&format!("{}: scale", lane.name), &timed));
     Ok(Side {
         nolock: nolock(&outcome.console)?,
         scales: scales(&timed)?,

@@ -60,7 +60,7 @@ impl BootFacts {
         let left = |name: &str| fs::read_to_string(folder.join("out").join(name)).ok();
         let steps = fs::read_to_string(folder.join("plan")).unwrap_or_default();
         let messages = messages(&console);
-        let cases = cases(&messages, &steps);
+        let cases = cut_into_cases(&messages, &steps);
         let ended_cases = cases.iter().filter(|c| c.facts.rc.is_some());
         let parts: Vec<_> = ended_cases
             .map(|c| (c.first..c.last, c.facts.name.clone()))
@@ -98,7 +98,7 @@ struct Part {
 }
 
 /// Between two lines of the guest's own. A case that did not end has all that follows.
-fn cases(messages: &[(usize, String)], steps: &str) -> Vec<Part> {
+fn cut_into_cases(messages: &[(usize, String)], steps: &str) -> Vec<Part> {
     let begin = Regex::new(r"NOLOCKS: case (\S+) begin").expect("a constant pattern");
     let mut parts: Vec<Part> = Vec::new();
     for (i, (_, text)) in messages.iter().enumerate() {
@@ -120,16 +120,16 @@ fn cases(messages: &[(usize, String)], steps: &str) -> Vec<Part> {
             (words.next() == Some(&name)).then(|| words.next())?
         });
         let module = module.unwrap_or_default().trim_end_matches(".ko");
-        let own = &messages[i + 1..last];
+        let inside = &messages[i + 1..last];
         let prefix = format!("{module}: ");
-        let lines = own.iter().filter_map(|(_, t)| t.strip_prefix(&prefix));
+        let lines = inside.iter().filter_map(|(_, t)| t.strip_prefix(&prefix));
         parts.push(Part {
             first: i + 1,
             last,
             facts: CaseFacts {
-                said: own.iter().map(|(_, text)| format!("{text}\n")).collect(),
+                said: inside.iter().map(|(_, text)| format!("{text}\n")).collect(),
                 printed: lines.map(|l| format!("{l}\n")).collect(),
-                suite: parse_messages(own, module).map_err(|e| format!("{e:#}")),
+                suite: parse_messages(inside, module).map_err(|e| format!("{e:#}")),
                 name,
                 rc,
             },

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Reads what KUnit leaves of its suites, as strictly as [`ktap`](crate::facts::ktap).
 
-use crate::facts::ktap::{number, result};
+use crate::facts::ktap::{parse_number, parse_result};
 use crate::facts::suite::{Case, Status, Suite};
 use anyhow::{Context, Result, ensure};
 
@@ -19,7 +19,7 @@ pub fn parse_kunit_results(text: &str) -> Result<Vec<Suite>> {
             let kunit = open
                 .as_mut()
                 .with_context(|| format!("{}: no KTAP header before it", at()))?;
-            if let Some(suite) = kunit.line(line).with_context(at)? {
+            if let Some(suite) = kunit.read_line(line).with_context(at)? {
                 suites.push(suite);
                 open = None;
             }
@@ -39,7 +39,7 @@ struct Kunit {
 
 impl Kunit {
     /// Takes a line; returns the suite when this was its last.
-    fn line(&mut self, line: &str) -> Result<Option<Suite>> {
+    fn read_line(&mut self, line: &str) -> Result<Option<Suite>> {
         let indent = line.len() - line.trim_start_matches(' ').len();
         let text = &line[indent..];
         match indent {
@@ -49,7 +49,7 @@ impl Kunit {
             }
             0 if text.starts_with('#') => {}
             0 => {
-                let Some(verdict) = result(line, 1)? else {
+                let Some(verdict) = parse_result(line, 1)? else {
                     // The message of a failed expectation is not even indented.
                     ensure!(
                         self.failure.is_some(),
@@ -60,14 +60,14 @@ impl Kunit {
                 ensure!(self.planned, "a result before the plan");
                 return self.close(verdict).map(Some);
             }
-            4 => self.case(text)?,
+            4 => self.read_indented(text)?,
             // Deeper are the parameters of one case: its own result sums them up.
             _ => {}
         }
         Ok(None)
     }
 
-    fn case(&mut self, text: &str) -> Result<()> {
+    fn read_indented(&mut self, text: &str) -> Result<()> {
         if text == "KTAP version 1" {
             ensure!(self.suite.is_none(), "a second KTAP header");
             self.suite = Some(Suite::default());
@@ -83,13 +83,13 @@ impl Kunit {
             }
         } else if let Some(plan) = text.strip_prefix("1..") {
             ensure!(suite.planned.is_none(), "a second plan");
-            suite.planned = Some(number(plan)?);
-        } else if let Some(mut case) = result(text, suite.cases.len() + 1)? {
+            suite.planned = Some(parse_number(plan)?);
+        } else if let Some(mut case) = parse_result(text, suite.cases.len() + 1)? {
             let why = self.failure.take();
             if case.status == Status::Fail {
                 case.reason = case.reason.or(why);
             }
-            suite.add(case)?;
+            suite.add_case(case)?;
         } else {
             // A failed expectation explains itself in free text.
             ensure!(
@@ -119,7 +119,7 @@ impl Kunit {
             verdict.name,
             suite.name
         );
-        suite.finish()?;
+        suite.check_plan_kept()?;
         // An error in the suite's own init or exit fails the suite without failing a case.
         let mut suite = suite;
         if verdict.status == Status::Fail && suite.count(Status::Fail) == 0 {

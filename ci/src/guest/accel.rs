@@ -3,7 +3,7 @@
 //! used only where this kernel has booted to its marker under it.
 
 use crate::base::cache::{self, Cache};
-use crate::guest::boot::{Ending, Guest, Limits};
+use crate::guest::boot::{Ending, Guest, PhaseLimits};
 use crate::lane::spec::Arch;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -18,14 +18,14 @@ pub struct Accel {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Verdict {
+struct KvmProbe {
     boot_id: String,
     accel: Accel,
 }
 
 const PROBE_LIMIT: Duration = Duration::from_secs(40);
 
-fn tcg(why: &str) -> Accel {
+fn emulated_because(why: &str) -> Accel {
     Accel {
         kvm: false,
         why: why.to_owned(),
@@ -35,10 +35,15 @@ fn tcg(why: &str) -> Accel {
 /// What can be said without a boot.
 fn excluded(arch: Arch, device: &Path) -> Option<Accel> {
     if arch.kernel() != std::env::consts::ARCH.replace("aarch64", "arm64") {
-        return Some(tcg("emulated: the guest's architecture is not the host's"));
+        return Some(emulated_because(
+            "emulated: the guest's architecture is not the host's",
+        ));
     }
     match OpenOptions::new().read(true).write(true).open(device) {
-        Err(e) => Some(tcg(&format!("emulated: {}: {e}", device.display()))),
+        Err(e) => Some(emulated_because(&format!(
+            "emulated: {}: {e}",
+            device.display()
+        ))),
         Ok(_) => None,
     }
 }
@@ -48,20 +53,20 @@ pub fn choose(cache: &Cache, guest: &Guest) -> Result<Accel> {
         return Ok(accel);
     }
     if guest.qemu.iter().any(|q| q.contains("-icount")) {
-        return Ok(tcg("emulated: its instructions are counted"));
+        return Ok(emulated_because("emulated: its instructions are counted"));
     }
-    // The machine may differ after its next start, so the verdict holds for this one only.
+    // The machine may differ after its next start, so what was found holds for this one only.
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let file = cache.root.join("kvm.json");
-    if let Some(verdict) = cache::read_json::<Verdict>(&file)
-        && verdict.boot_id == boot_id
+    if let Some(last) = cache::read_json::<KvmProbe>(&file)
+        && last.boot_id == boot_id
     {
-        return Ok(verdict.accel);
+        return Ok(last.accel);
     }
     let accel = probe(guest)?;
     cache::write_json(
         &file,
-        &Verdict {
+        &KvmProbe {
             boot_id,
             accel: accel.clone(),
         },
@@ -73,7 +78,7 @@ fn probe(guest: &Guest) -> Result<Accel> {
     let name = "kvm-probe";
     fs::create_dir_all(guest.share.join(name))?;
     fs::write(guest.share.join(name).join("plan"), "")?;
-    let limits = Limits {
+    let limits = PhaseLimits {
         boot: PROBE_LIMIT,
         silence: PROBE_LIMIT,
         run: PROBE_LIMIT,
@@ -89,10 +94,12 @@ fn probe(guest: &Guest) -> Result<Accel> {
             kvm: true,
             why: "a guest booted to its marker under KVM".to_owned(),
         },
-        Ending::Died(phase) => tcg(&format!(
+        Ending::Died(phase) => emulated_because(&format!(
             "emulated: under KVM the guest died during {phase}"
         )),
-        Ending::Hung(phase, _) => tcg(&format!("emulated: under KVM the guest hung in {phase}")),
+        Ending::Hung(phase, _) => {
+            emulated_because(&format!("emulated: under KVM the guest hung in {phase}"))
+        }
     })
 }
 

@@ -43,15 +43,15 @@ impl fmt::Display for Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Ending {
-    /// The plan was carried out and the machine went off.
+    /// The steps were carried out and the machine went off.
     Done,
-    /// The machine went off before the plan was carried out.
+    /// The machine went off before the steps were carried out.
     Died(Phase),
     Hung(Phase, Duration),
 }
 
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct PhaseLimits {
     pub boot: Duration,
     /// Without a line before the guest is up: not slow, but wedged.
     pub silence: Duration,
@@ -156,8 +156,8 @@ impl Guest {
         vng
     }
 
-    /// Boots, runs the plan in `share/name/plan`, and writes `share/name/console.txt`.
-    pub fn boot(&self, name: &str, limits: Limits, env: &[(&str, String)]) -> Result<Outcome> {
+    /// Boots, runs the steps in `share/name/plan`, and writes `share/name/console.txt`.
+    pub fn boot(&self, name: &str, limits: PhaseLimits, env: &[(&str, String)]) -> Result<Outcome> {
         let folder = self.share.join(name);
         std::fs::create_dir_all(folder.join("out"))?;
         let log = folder.join("console.txt");
@@ -260,7 +260,7 @@ pub mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
     const SHORT: Duration = Duration::from_millis(300);
-    const WHOLE: Limits = Limits {
+    const WHOLE: PhaseLimits = PhaseLimits {
         boot: LONG,
         silence: LONG,
         run: LONG,
@@ -298,7 +298,7 @@ pub mod tests {
 
     /// Only the phase under test has a short limit, so that a slow machine cannot turn one phase's
     /// hang into another's.
-    fn fake(script: &str, limits: Limits) -> (Outcome, tempfile::TempDir) {
+    fn fake(script: &str, limits: PhaseLimits) -> (Outcome, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();
         let outcome = guest(dir.path(), script).boot("main", limits, &[]).unwrap();
         (outcome, dir)
@@ -320,7 +320,7 @@ pub mod tests {
         for (script, limits, phase) in [
             (
                 "sleep 1000".to_owned(),
-                Limits {
+                PhaseLimits {
                     boot: SHORT,
                     ..WHOLE
                 },
@@ -328,7 +328,7 @@ pub mod tests {
             ),
             (
                 format!("{UP}; sleep 1000"),
-                Limits {
+                PhaseLimits {
                     run: SHORT,
                     ..WHOLE
                 },
@@ -336,7 +336,7 @@ pub mod tests {
             ),
             (
                 format!("{UP}; {DONE}; sleep 1000"),
-                Limits {
+                PhaseLimits {
                     shutdown: SHORT,
                     ..WHOLE
                 },
@@ -350,7 +350,7 @@ pub mod tests {
     #[test]
     fn a_boot_that_falls_silent_is_over_before_its_limit() {
         let silence = SHORT;
-        let limits = Limits { silence, ..WHOLE };
+        let limits = PhaseLimits { silence, ..WHOLE };
         let (outcome, dir) = fake("echo booting; sleep 1000", limits);
         assert_eq!(outcome.ending, Ending::Hung(Phase::Boot, SHORT));
         let registers = dir.path().join("run/main/registers.txt");
@@ -378,7 +378,7 @@ pub mod tests {
         let script = format!("sh -c \"echo pid \\$\\$; {UP}; exec sleep 1000\" & wait");
         let (outcome, _dir) = fake(
             &script,
-            Limits {
+            PhaseLimits {
                 run: SHORT,
                 ..WHOLE
             },

@@ -16,7 +16,7 @@ fn failed(message: &str, text: &str) -> TestCaseStatus {
 }
 
 /// For machines that read JUnit: every case, every other check of the lane, and what they come to.
-pub fn junit(report: &RunReport) -> Result<String> {
+pub fn render_junit(report: &RunReport) -> Result<String> {
     let mut out = Report::new("nolocks");
     for lane in &report.lanes {
         for (boot, suite) in lane.all_suites() {
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn junit_counts_what_failed() {
-        let read = |r: &RunReport| Report::deserialize_from_str(&junit(r).unwrap()).unwrap();
+        let read = |r: &RunReport| Report::deserialize_from_str(&render_junit(r).unwrap()).unwrap();
         let good = read(&run(vec![lane("good")]));
         assert_eq!((good.tests, good.failures), (7, 0));
         let properties = &good.test_suites[0].properties;

@@ -33,9 +33,9 @@ mod tests {
         fn any_suite_can_be_reported(suite in suites(), name in ".*", seconds in any::<f64>()) {
             let lane = LaneReport { suite: Some(suite), name, duration_s: seconds, ..made_up::bad() };
             let report = made_up::run(vec![lane]);
-            screen::screen(&report);
-            page::html(&report).unwrap();
-            quick_junit::Report::deserialize_from_str(&junit::junit(&report).unwrap()).unwrap();
+            screen::render_screen(&report);
+            page::render_page(&report).unwrap();
+            quick_junit::Report::deserialize_from_str(&junit::render_junit(&report).unwrap()).unwrap();
         }
     }
 }

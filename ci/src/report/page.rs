@@ -6,7 +6,7 @@ use crate::report::latency;
 use crate::report::numbers::{per_call, percent, thousands, time};
 use crate::report::pictures::{bars, burst_lines, bursts, legend};
 use crate::report::run::{LaneReport, RunReport, apis, unique};
-use crate::report::screen::{models, queue, total};
+use crate::report::screen::{say_models, say_queue, say_total};
 use anyhow::Result;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -30,11 +30,11 @@ fn overview(report: &RunReport) -> Markup {
                 tr {
                     td { a href={ "#" (l.name) } { (l.name) } }
                     td { (verdict(l)) }
-                    td { (l.cases()) }
+                    td { (l.say_cases()) }
                     td .n { (thousands(l.obtained())) }
-                    td .n { (l.controls_red()) }
+                    td .n { (l.say_controls_caught()) }
                     td .n { (l.all_findings().count()) }
-                    td .n { (l.lockdep()) }
+                    td .n { (l.say_lockdep()) }
                     td .n { (l.consoles.len()) }
                     td .n { (time(l.duration_s)) }
                 }
@@ -192,7 +192,7 @@ fn lane_section(lane: &LaneReport) -> Result<Markup> {
             p .dim { (lane.arch) ", Linux " (lane.kernel) ", " (lane.accel) ", " (time(lane.duration_s))
                 @if let Some(seed) = suite.and_then(|s| s.seed) { ", seed " (seed) }
                 @if let Some(l) = ledger { ", ledger: " (thousands(l.obtained)) " obtained, " (thousands(l.freed)) " freed" } }
-            @for note in lane.hung.iter().cloned().chain(lane.repetitions()) { p { b { "Note: " } (note) } }
+            @for note in lane.hung.iter().cloned().chain(lane.say_repetitions()) { p { b { "Note: " } (note) } }
             p { "Consoles: " @for boot in &lane.consoles {
                 a href={ (lane.name) "/" (boot) "/console.txt" } { (boot) } " "
             } }
@@ -216,7 +216,7 @@ fn lane_section(lane: &LaneReport) -> Result<Markup> {
                 } }
             }
             @if let Some(suite) = suite { h3 { "Pages" } (figures(suite)?) (notes(suite)) }
-            @if let Some(suite) = &lane.queue { h3 { "Queue" } p { (queue(suite)) } (latency::section(suite)?) (notes(suite)) }
+            @if let Some(suite) = &lane.queue { h3 { "Queue" } p { (say_queue(suite)) } (latency::section(suite)?) (notes(suite)) }
             h3 { "Tests" }
             @for (boot, suite) in lane.all_suites() { (cases_table(boot, suite)) }
         }
@@ -254,7 +254,7 @@ fn changed(report: &RunReport) -> Vec<(&str, &'static str)> {
 }
 
 /// A page that needs nothing but itself.
-pub fn html(report: &RunReport) -> Result<String> {
+pub fn render_page(report: &RunReport) -> Result<String> {
     let sections = report
         .lanes
         .iter()
@@ -273,9 +273,9 @@ pub fn html(report: &RunReport) -> Result<String> {
             body {
                 h1 { "nolocks: run report" }
                 (overview(report))
-                p .dim { (total(report)) }
+                p .dim { (say_total(report)) }
                 @for (lane, text) in changed(report) { p { (lane) ": " (text) " (local.diff)" } }
-                @if let Some(models) = models(report) { p .dim { (models) } }
+                @if let Some(models) = say_models(report) { p .dim { (models) } }
                 @for section in sections { (section) }
                 section {
                     h2 { "What ran" }
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn the_page_is_escaped_and_needs_nothing_else() {
-        let page = html(&run(vec![lane("good"), bad()])).unwrap();
+        let page = render_page(&run(vec![lane("good"), bad()])).unwrap();
         assert_eq!(page.matches("<svg").count(), 6);
         for word in [
             "<script",

@@ -2,7 +2,7 @@
 //! `docs/results.md`: what one run gave, as a page for the repository, and its picture.
 
 use crate::report::run::{APIS, RunReport};
-use crate::report::screen::{models, screen, shares, total};
+use crate::report::screen::{render_screen, say_models, say_total, shares};
 use anyhow::Result;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -32,16 +32,16 @@ pub fn page(report: &RunReport, run: &str, picture: &str) -> String {
         word("/tree/from"),
         short("/series"),
         short("/project"),
-        screen(report),
-        models(report).map_or(String::new(), |m| m + "\n"),
-        total(report),
+        render_screen(report),
+        say_models(report).map_or(String::new(), |m| m + "\n"),
+        say_total(report),
     )
 }
 
 /// Why a run is none to show: a page of red results would be read as what the series does.
-pub fn unfit(report: &RunReport) -> Option<String> {
-    let red = report.lanes.iter().find(|l| !l.has_passed());
-    match red {
+pub fn why_unfit(report: &RunReport) -> Option<String> {
+    let failed = report.lanes.iter().find(|l| !l.has_passed());
+    match failed {
         Some(lane) => Some(format!("lane {} is red in it", lane.name)),
         None if report.contexts().is_empty() => Some("it measured no pages".to_owned()),
         None => None,
@@ -120,7 +120,7 @@ mod tests {
         for part in [
             "RUN=20260101-000000-test",
             "](results.svg)",
-            &screen(&report),
+            &render_screen(&report),
             "total ",
         ] {
             assert!(page.contains(part), "{part}");
@@ -137,11 +137,11 @@ mod tests {
     #[test]
     fn a_red_run_is_not_shown() {
         let mut report = run(vec![lane("a-lane")]);
-        assert_eq!(unfit(&report), None);
+        assert_eq!(why_unfit(&report), None);
         report.lanes[0].checks = vec![Check::failed("x", Exit::Test, "why")];
-        assert!(unfit(&report).unwrap().contains(&report.lanes[0].name));
+        assert!(why_unfit(&report).unwrap().contains(&report.lanes[0].name));
         report.lanes.clear();
-        assert!(unfit(&report).unwrap().contains("no pages"));
+        assert!(why_unfit(&report).unwrap().contains("no pages"));
     }
 
     #[test]

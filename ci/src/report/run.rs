@@ -110,16 +110,16 @@ impl LaneReport {
         !self.checks.is_empty() && self.problems().is_empty()
     }
 
-    pub fn controls_red(&self) -> String {
-        let red = self.controls.iter().filter(|c| c.ok).count();
+    pub fn say_controls_caught(&self) -> String {
+        let caught = self.controls.iter().filter(|c| c.ok).count();
         match self.controls.len() {
             0 => "–".to_owned(),
-            all => format!("{red}/{all} red"),
+            all => format!("{caught}/{all} red"),
         }
     }
 
     /// What was done again inside a case, by case.
-    pub fn repetitions(&self) -> Option<String> {
+    pub fn say_repetitions(&self) -> Option<String> {
         let suites = self.all_suites();
         let cases = suites.flat_map(|(_, suite)| {
             let cases = suite.cases.iter().filter(|c| c.repetitions > 0);
@@ -129,7 +129,7 @@ impl LaneReport {
         (!cases.is_empty()).then(|| format!("repeated inside a case: {cases}"))
     }
 
-    pub fn cases(&self) -> String {
+    pub fn say_cases(&self) -> String {
         let (pass, fail, skip) = (Status::Pass, Status::Fail, Status::Skip);
         let mut text = format!("{} ok", self.count(pass));
         for (status, word) in [(fail, "failed"), (skip, "skipped")] {
@@ -141,7 +141,7 @@ impl LaneReport {
         text
     }
 
-    pub fn lockdep(&self) -> &'static str {
+    pub fn say_lockdep(&self) -> &'static str {
         match self.debug_locks() {
             Some(true) => "on",
             Some(false) => "OFF",

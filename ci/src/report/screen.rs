@@ -27,7 +27,7 @@ fn locks(lane: &LaneReport, context: &str) -> Vec<String> {
 }
 
 /// Contexts down, lanes across, the values side by side in each cell.
-fn grid(
+fn lay_out_grid(
     report: &RunReport,
     contexts: &[&str],
     values: fn(&LaneReport, &str) -> Vec<String>,
@@ -47,7 +47,7 @@ fn grid(
 }
 
 /// What the queue's stress module saw, in a line.
-pub fn queue(suite: &Suite) -> String {
+pub fn say_queue(suite: &Suite) -> String {
     let freed = suite.objects.as_ref().map_or(0, |o| o.freed);
     let mut text = format!("{} freed", thousands(freed));
     if let Some(peak) = &suite.peak {
@@ -63,18 +63,18 @@ pub fn queue(suite: &Suite) -> String {
 }
 
 /// All that the user waited for, unit tests and builds too.
-pub fn total(report: &RunReport) -> String {
+pub fn say_total(report: &RunReport) -> String {
     format!("total {}, cache {}", time(report.total_s), report.cache)
 }
 
 /// What was gone through on the host, in a run that did.
-pub fn models(report: &RunReport) -> Option<String> {
+pub fn say_models(report: &RunReport) -> Option<String> {
     let explored = report.explored.join(", ");
     (!explored.is_empty()).then(|| format!("models without a bug found: {explored}"))
 }
 
 /// The run on one screen of plain text.
-pub fn screen(report: &RunReport) -> String {
+pub fn render_screen(report: &RunReport) -> String {
     let header = [
         "lane",
         "verdict",
@@ -90,11 +90,11 @@ pub fn screen(report: &RunReport) -> String {
         vec![
             l.name.clone(),
             if l.has_passed() { "pass" } else { "FAIL" }.to_owned(),
-            l.cases(),
+            l.say_cases(),
             thousands(l.obtained()),
-            l.controls_red(),
+            l.say_controls_caught(),
             l.all_findings().count().to_string(),
-            l.lockdep().to_owned(),
+            l.say_lockdep().to_owned(),
             l.consoles.len().to_string(),
             time(l.duration_s),
         ]
@@ -105,7 +105,7 @@ pub fn screen(report: &RunReport) -> String {
         out += &format!(
             "\nshare of pages obtained where they are promised, %: {}\n{}",
             APIS.join(" / "),
-            grid(report, &contexts, shares)
+            lay_out_grid(report, &contexts, shares)
         );
     }
     if !lock_contexts.is_empty() {
@@ -113,13 +113,13 @@ pub fn screen(report: &RunReport) -> String {
             "\nlocks that a call of {} takes: {}\n{}",
             APIS[0],
             OPS.join(" / "),
-            grid(report, &lock_contexts, locks)
+            lay_out_grid(report, &lock_contexts, locks)
         );
     }
     let queues: Vec<_> = report
         .lanes
         .iter()
-        .filter_map(|l| Some(vec![l.name.clone(), queue(l.queue.as_ref()?)]))
+        .filter_map(|l| Some(vec![l.name.clone(), say_queue(l.queue.as_ref()?)]))
         .collect();
     if !queues.is_empty() {
         out += &format!(
@@ -141,7 +141,7 @@ pub fn screen(report: &RunReport) -> String {
         out += &format!("FAIL {p}\n");
     }
     for l in &report.lanes {
-        for boot in l.hung.iter().cloned().chain(l.repetitions()) {
+        for boot in l.hung.iter().cloned().chain(l.say_repetitions()) {
             out += &format!("NOTE {}: {boot}\n", l.name);
         }
     }
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn the_screen_says_what_was_obtained_and_is_aligned() {
-        let text = screen(&run(vec![lane("good"), bad()]));
+        let text = render_screen(&run(vec![lane("good"), bad()]));
         let line = |start: &str| text.lines().find(|l| l.starts_with(start)).unwrap();
         for part in ["pass", "3 ok", "2,234,567", "1/1 red", "on", "3 min 13 s"] {
             assert!(line("good").contains(part), "{part}: {text}");
@@ -216,7 +216,7 @@ mod tests {
         lane.boots[0].debug_locks = Some(false);
         lane.boots[0].findings = bad().findings;
         lane.boots[0].kunit[0].cases[0].status = Status::Fail;
-        let text = screen(&run(vec![lane.clone()]));
+        let text = render_screen(&run(vec![lane.clone()]));
         for part in ["2 ok, 1 failed", " OFF "] {
             assert!(text.contains(part), "{part}: {text}");
         }
@@ -224,14 +224,14 @@ mod tests {
 
     #[test]
     fn the_total_says_what_was_there_before() {
-        assert_eq!(total(&run(vec![])), "total 10 min 00 s, cache warm");
+        assert_eq!(say_total(&run(vec![])), "total 10 min 00 s, cache warm");
     }
 
     #[test]
     fn many_problems_stay_on_the_screen() {
         let mut noisy = bad();
         noisy.checks = vec![noisy.checks[1].clone(); 53];
-        let text = screen(&run(vec![noisy]));
+        let text = render_screen(&run(vec![noisy]));
         assert_eq!(
             text.lines().filter(|l| l.starts_with("FAIL")).count(),
             PROBLEMS
@@ -243,10 +243,10 @@ mod tests {
     fn a_lane_that_failed_before_its_tests_says_why() {
         let mut again = lane("again");
         again.suite.as_mut().unwrap().cases[0].repetitions = 2;
-        assert!(screen(&run(vec![again])).contains("repeated inside a case: "));
+        assert!(render_screen(&run(vec![again])).contains("repeated inside a case: "));
         let mut hung = lane("hung");
         hung.suite = None;
         hung.checks = vec![Check::failed("hung", Exit::Hang, "boot hung")];
-        assert!(screen(&run(vec![hung])).contains("FAIL hung: boot hung"));
+        assert!(render_screen(&run(vec![hung])).contains("FAIL hung: boot hung"));
     }
 }

@@ -2,10 +2,10 @@
 //! The end of a run: its files, and the screen.
 
 use crate::base::cache::{write_atomic, write_json};
-use crate::report::junit::junit;
-use crate::report::page::html;
+use crate::report::junit::render_junit;
+use crate::report::page::render_page;
 use crate::report::run::{LaneReport, RunReport};
-use crate::report::screen::{models, screen, total};
+use crate::report::screen::{render_screen, say_models, say_total};
 use crate::source::tree::DIFFERENCE;
 use crate::verdict::tally::Tally;
 use anyhow::Result;
@@ -18,7 +18,7 @@ use std::time::Instant;
 static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// From here on the run's time is counted.
-pub fn begin() {
+pub fn start_clock() {
     LazyLock::force(&BEGAN);
 }
 
@@ -39,9 +39,9 @@ pub fn finish(
     };
     write_json(&run.join("report.json"), &report)?;
     write_json(&run.join("metadata.json"), &report.metadata)?;
-    write_atomic(&run.join("report.html"), &html(&report)?)?;
-    write_atomic(&run.join("junit.xml"), &junit(&report)?)?;
-    println!("\n{}", screen(&report));
+    write_atomic(&run.join("report.html"), &render_page(&report)?)?;
+    write_atomic(&run.join("junit.xml"), &render_junit(&report)?)?;
+    println!("\n{}", render_screen(&report));
     println!("report: {}", run.join("report.html").display());
     for lane in report.metadata.as_array().into_iter().flatten() {
         if let (false, Some(name)) = (lane["changes"].is_null(), lane["lane"].as_str()) {
@@ -53,10 +53,10 @@ pub fn finish(
     if let Err(e) = &result {
         println!("{e:#}");
     }
-    if let Some(models) = models(&report) {
+    if let Some(models) = say_models(&report) {
         println!("{models}");
     }
-    println!("{}", total(&report));
+    println!("{}", say_total(&report));
     println!("{}", tally.closing());
     result
 }

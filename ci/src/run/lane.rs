@@ -8,7 +8,7 @@ use crate::lane::plan::{FAILING, MAIN, Plan, STRESS_CASE};
 use crate::lane::spec::{Control, Lane};
 use crate::report::run::LaneReport;
 use crate::run::ready::{HUNG, Ready};
-use crate::verdict::judge;
+use crate::verdict::judge::{judge_control, judge_later_boot, judge_main_boot};
 use crate::verdict::standards::Standards;
 use crate::verdict::tally::Tally;
 use anyhow::Result;
@@ -78,7 +78,7 @@ pub fn judge_lane(
         }
     }
     let mut took_s = seen.took_s;
-    let (main, mut checks) = judge::main_boot(lane, plan, &standards.cases, &seen);
+    let (main, mut checks) = judge_main_boot(lane, plan, &standards.cases, &seen);
     tally.take(&checks);
     let mut consoles = vec![MAIN.to_owned()];
     let (mut boots, mut results) = (Vec::new(), Vec::new());
@@ -91,13 +91,12 @@ pub fn judge_lane(
         took_s += seen.took_s;
         let mut found = Vec::new();
         if let Some(wanted) = lane.boots.iter().find(|b| b.name == name) {
-            let (report, more) =
-                judge::later_boot(lane, wanted, &controls, &standards.cases, &seen);
+            let (report, more) = judge_later_boot(lane, wanted, &controls, &standards.cases, &seen);
             boots.push(report);
             found.extend(more);
         }
         for control in &controls {
-            let (result, more) = judge::control(lane, control, &controls, &seen)?;
+            let (result, more) = judge_control(lane, control, &controls, &seen)?;
             results.push(result);
             found.extend(more);
         }
@@ -122,14 +121,14 @@ pub fn judge_lane(
         controls: results,
         findings: main.boot.findings,
         debug_locks: main.boot.debug_locks,
-        hung: hung(folder, &consoles),
+        hung: tell_hung(folder, &consoles),
         consoles,
         checks,
     })
 }
 
 /// The boots that hung and were repeated, for people.
-fn hung(folder: &Path, boots: &[String]) -> Vec<String> {
+fn tell_hung(folder: &Path, boots: &[String]) -> Vec<String> {
     let note = |name: &String| {
         let kept = folder.join(format!("{name}{HUNG}"));
         kept.exists().then(|| {

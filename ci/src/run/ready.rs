@@ -6,7 +6,7 @@ use crate::base::exit::{Exit, OrExit};
 use crate::build::modules::Modules;
 use crate::facts::boot::{BootFacts, ENDING, Ended};
 use crate::guest::accel::{self, Accel};
-use crate::guest::boot::{Ending, Guest, Limits, Outcome, Phase};
+use crate::guest::boot::{Ending, Guest, Outcome, Phase, PhaseLimits};
 use crate::guest::root;
 use crate::host::qemu;
 use crate::host::setup::tools;
@@ -91,20 +91,20 @@ impl Ready {
         })
     }
 
-    pub fn boot(&self, name: &str, plan: &str, load: Duration) -> Result<Outcome> {
-        self.boot_env(name, plan, load, &[])
+    pub fn boot(&self, name: &str, steps: &str, load: Duration) -> Result<Outcome> {
+        self.boot_env(name, steps, load, &[])
     }
 
     pub fn boot_env(
         &self,
         name: &str,
-        plan: &str,
+        steps: &str,
         load: Duration,
         env: &[(&str, String)],
     ) -> Result<Outcome> {
-        let folder = self.prepare(name, plan)?;
+        let folder = self.write_steps(name, steps)?;
         let limits = &self.lane.limits;
-        let limits = Limits {
+        let limits = PhaseLimits {
             boot: limits.boot(),
             silence: SILENCE,
             run: limits.run(load),
@@ -119,36 +119,41 @@ impl Ready {
             _ => false,
         };
         if !hung || shows_more_than_a_hang(&outcome.console, storms)? {
-            return kept(&folder, outcome);
+            return record_ending(&folder, outcome);
         }
         // Seen a few times in hundreds of boots. A kernel that hangs by itself hangs again; one that does not
         // is not to be blamed for its emulator, but nor is it kept quiet.
         let hung = self.folder.join(format!("{name}{HUNG}"));
         cache::remove_dir(&hung)?;
         fs::rename(&folder, &hung)?;
-        self.prepare(name, plan)?;
+        self.write_steps(name, steps)?;
         let again = self.guest.boot(name, limits, env).or_exit(Exit::Boot)?;
         let took = outcome.took + again.took;
-        kept(&folder, Outcome { took, ..again })
+        record_ending(&folder, Outcome { took, ..again })
     }
 
-    /// A boot that is not repeated, of a plan that is there.
-    pub fn boot_once(&self, name: &str, limits: Limits, env: &[(&str, String)]) -> Result<Outcome> {
+    /// A boot that is not repeated, of steps that are there.
+    pub fn boot_once(
+        &self,
+        name: &str,
+        limits: PhaseLimits,
+        env: &[(&str, String)],
+    ) -> Result<Outcome> {
         let outcome = self.guest.boot(name, limits, env).or_exit(Exit::Boot)?;
-        kept(&self.folder.join(name), outcome)
+        record_ending(&self.folder.join(name), outcome)
     }
 
     /// What a boot left.
-    pub fn facts(&self, boot: &str) -> Result<BootFacts> {
+    pub fn read_facts(&self, boot: &str) -> Result<BootFacts> {
         let standards = Standards::kept(&self.folder)?;
         BootFacts::read(&self.folder.join(boot), &standards.rules)
     }
 
-    /// The plan of a boot, where the guest looks for it.
-    pub fn prepare(&self, name: &str, plan: &str) -> Result<PathBuf> {
+    /// The steps of a boot, where the guest looks for it.
+    pub fn write_steps(&self, name: &str, steps: &str) -> Result<PathBuf> {
         let folder = self.folder.join(name);
         fs::create_dir_all(&folder)?;
-        write_atomic(&folder.join("plan"), &format!("{plan}\n"))?;
+        write_atomic(&folder.join("plan"), &format!("{steps}\n"))?;
         let setup: String = self.lane.setup.iter().map(|l| format!("{l}\n")).collect();
         write_atomic(&folder.join("setup"), &setup)?;
         Ok(folder)
@@ -156,7 +161,7 @@ impl Ready {
 }
 
 /// Writes what the console does not say, for who judges the boot, now or later.
-fn kept(folder: &Path, outcome: Outcome) -> Result<Outcome> {
+fn record_ending(folder: &Path, outcome: Outcome) -> Result<Outcome> {
     let ended = Ended {
         ending: outcome.ending,
         took_s: outcome.took.as_secs_f64(),

@@ -15,31 +15,31 @@ use std::process::Command;
 
 pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-pub fn debian(cache: &Cache) -> Result<Tree> {
+pub fn fetch_unless_cached(cache: &Cache) -> Result<Tree> {
     let base = cache.dir("tree")?;
-    if let Some(tree) = newest_cached(&base)? {
+    if let Some(tree) = find_newest_cached(&base)? {
         return Ok(tree);
     }
     let _alone = cache.lock("tree")?;
-    if let Some(tree) = newest_cached(&base)? {
+    if let Some(tree) = find_newest_cached(&base)? {
         return Ok(tree);
     }
     fetch(cache, &base, None)?;
-    newest_cached(&base)?.context("the tree that was just extracted is gone")
+    find_newest_cached(&base)?.context("the tree that was just extracted is gone")
 }
 
 /// The one that is there, if any.
-pub fn cached(cache: &Cache) -> Result<Option<Tree>> {
-    newest_cached(&cache.dir("tree")?)
+pub fn find_cached(cache: &Cache) -> Result<Option<Tree>> {
+    find_newest_cached(&cache.dir("tree")?)
 }
 
 /// Asks Debian for a newer tree than the cached one, for `make setup`; says what came of it.
-pub fn renewed(cache: &Cache) -> Result<String> {
+pub fn fetch_newer(cache: &Cache) -> Result<String> {
     let base = cache.dir("tree")?;
     let _alone = cache.lock("tree")?;
-    let have = newest_cached(&base)?.map(|t| t.origin);
+    let have = find_newest_cached(&base)?.map(|t| t.origin);
     let Err(e) = fetch(cache, &base, have.as_ref()) else {
-        let now = newest_cached(&base)?.context("the tree that was just extracted is gone")?;
+        let now = find_newest_cached(&base)?.context("the tree that was just extracted is gone")?;
         return Ok(format!(
             "the newest kernel source is there: {}",
             now.origin.from
@@ -59,7 +59,7 @@ impl Origin {
     }
 }
 
-fn newest_cached(base: &Path) -> Result<Option<Tree>> {
+fn find_newest_cached(base: &Path) -> Result<Option<Tree>> {
     let mut found: Vec<(std::time::SystemTime, Tree)> = Vec::new();
     for entry in fs::read_dir(base)?.flatten() {
         // The description is written last, so that an interrupted extraction is not taken for one.
@@ -353,9 +353,9 @@ mod tests {
         // What a killed run may leave: files, and no description.
         fs::create_dir_all(base.join(&id[..16]).join("linux/mm")).unwrap();
         fs::write(base.join(&id[..16]).join("linux/mm/half.c"), "x").unwrap();
-        assert!(newest_cached(&base).unwrap().is_none());
+        assert!(find_newest_cached(&base).unwrap().is_none());
         install_tarball(&base, &tarball(&f), "test", id).unwrap();
-        let tree = newest_cached(&base).unwrap().unwrap();
+        let tree = find_newest_cached(&base).unwrap().unwrap();
         assert_eq!(
             (tree.origin.version.as_str(), tree.origin.id.as_str()),
             ("7.3.4", id)
@@ -368,7 +368,11 @@ mod tests {
                 .contains("B\n")
         );
         // The pristine tree shares files with the copy by hard links, and stays pristine.
-        let pristine = newest_cached(&base).unwrap().unwrap().pristine().unwrap();
+        let pristine = find_newest_cached(&base)
+            .unwrap()
+            .unwrap()
+            .pristine()
+            .unwrap();
         assert!(
             !fs::read_to_string(pristine.join("mm/page_alloc.c"))
                 .unwrap()

@@ -92,7 +92,7 @@ const PRODUCTS: &[&str] = &[
     "/.nolocks*",
 ];
 
-pub fn own(dir: &Path) -> Result<Tree> {
+pub fn open_users_tree(dir: &Path) -> Result<Tree> {
     let dir = fs::canonicalize(dir)
         .map_err(|e| fail(Exit::Tree, format!("KDIR={}: {e}", dir.display())))?;
     let version = version_of(&dir)?;

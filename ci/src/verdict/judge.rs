@@ -44,7 +44,7 @@ pub struct MainReport {
     pub failing: Option<Suite>,
 }
 
-fn ending(name: &str, facts: &BootFacts) -> Option<Check> {
+fn check_ending(name: &str, facts: &BootFacts) -> Option<Check> {
     match facts.ending {
         Ending::Done => None,
         Ending::Hung(phase, limit) => Some(Check::failed(
@@ -61,12 +61,12 @@ fn ending(name: &str, facts: &BootFacts) -> Option<Check> {
 }
 
 /// What every green boot shows: the guest finished, and without a report.
-pub fn booted(name: &str, facts: &BootFacts) -> Vec<Check> {
-    finished(name, facts, &facts.findings)
+pub fn judge_boot(name: &str, facts: &BootFacts) -> Vec<Check> {
+    check_finished(name, facts, &facts.findings)
 }
 
-fn finished(name: &str, facts: &BootFacts, findings: &[Finding]) -> Vec<Check> {
-    let mut checks = Vec::from_iter(ending(name, facts));
+fn check_finished(name: &str, facts: &BootFacts, findings: &[Finding]) -> Vec<Check> {
+    let mut checks = Vec::from_iter(check_ending(name, facts));
     checks.extend(findings.iter().map(|f| {
         let name = format!("{name}: {} (console line {})", f.rule, f.line_no);
         Check::failed(name, Exit::Splat, f.line.trim())
@@ -78,13 +78,13 @@ fn finished(name: &str, facts: &BootFacts, findings: &[Finding]) -> Vec<Check> {
 }
 
 /// A green boot with one case.
-pub fn booted_with(name: &str, facts: &BootFacts, case: &str) -> Vec<Check> {
-    let mut checks = booted(name, facts);
-    checks.push(loaded(name, facts, case));
+pub fn judge_boot_with_case(name: &str, facts: &BootFacts, case: &str) -> Vec<Check> {
+    let mut checks = judge_boot(name, facts);
+    checks.push(check_loaded(name, facts, case));
     checks
 }
 
-fn loaded(name: &str, facts: &BootFacts, case: &str) -> Check {
+fn check_loaded(name: &str, facts: &BootFacts, case: &str) -> Check {
     let rc = facts.case(case).and_then(|c| c.rc.as_deref());
     let done = match rc {
         Some("0") => Ok(()),
@@ -97,7 +97,7 @@ fn loaded(name: &str, facts: &BootFacts, case: &str) -> Check {
 }
 
 /// The boot that must be green, with the modules.
-pub fn main_boot(
+pub fn judge_main_boot(
     lane: &Lane,
     plan: &Plan,
     known: &Cases,
@@ -113,42 +113,42 @@ pub fn main_boot(
     kunit.retain(|suite, _| expected.has(suite));
     let kunit = (&kunit, &Skips::new());
     let findings = facts.findings.clone();
-    let (boot, mut checks) = boot_of(name, lane, &expected, kunit, facts, findings);
+    let (boot, mut checks) = judge_shared_demands(name, lane, &expected, kunit, facts, findings);
     let mut report = MainReport {
         boot,
         ..MainReport::default()
     };
     if let Some(load) = &plan.load {
-        checks.push(loaded(name, facts, STRESS_CASE));
+        checks.push(check_loaded(name, facts, STRESS_CASE));
         let module = (STRESS_CASE, STRESS);
-        report.suite = suite(name, module, &expected, &lane.skips, facts, &mut checks);
+        report.suite = judge_module(name, module, &expected, &lane.skips, facts, &mut checks);
         if let (Some(suite), true) = (&report.suite, plan.floor) {
-            let result = pages(load, suite);
+            let result = check_pages(load, suite);
             checks.push(Check::new(format!("{name}: pages obtained"), result));
         }
     }
     if let Some(wanted) = &plan.queue {
         for case in [QUEUE, EXAMPLE].into_iter().filter(|c| plan.has(c)) {
-            checks.push(loaded(name, facts, case));
+            checks.push(check_loaded(name, facts, case));
         }
         let skips = &wanted.skips;
         let module = (QUEUE, QUEUE);
-        report.queue = suite(name, module, &expected, skips, facts, &mut checks);
+        report.queue = judge_module(name, module, &expected, skips, facts, &mut checks);
         if let (Some(suite), true) = (&report.queue, plan.floor) {
-            let result = objects(wanted, suite);
+            let result = check_objects(wanted, suite);
             checks.push(Check::new(format!("{name}: objects freed"), result));
         }
         if plan.has(FAILING) {
-            checks.push(loaded(name, facts, FAILING));
+            checks.push(check_loaded(name, facts, FAILING));
             let module = (FAILING, QUEUE);
-            report.failing = suite(name, module, &expected, skips, facts, &mut checks);
+            report.failing = judge_module(name, module, &expected, skips, facts, &mut checks);
         }
     }
     (report, checks)
 }
 
 /// A boot that must be green but for the controls that share it.
-pub fn later_boot(
+pub fn judge_later_boot(
     lane: &Lane,
     boot: &Boot,
     controls: &[&Control],
@@ -165,7 +165,7 @@ pub fn later_boot(
         // The last control may silence lockdep, and shows by its report that it had not been silent before.
         asks_lockdep: !controls.iter().any(|c| c.silences_lockdep()),
     };
-    let (report, checks) = boot_of(&name, lane, &expected, kunit, facts, findings);
+    let (report, checks) = judge_shared_demands(&name, lane, &expected, kunit, facts, findings);
     let name = boot.name.clone();
     (BootReport { name, ..report }, checks)
 }
@@ -183,14 +183,14 @@ impl Expected<'_> {
         self.selection.is_none_or(|s| s.has(suite))
     }
 
-    fn cases(&self, suite: &str) -> Vec<&String> {
+    fn chosen_cases(&self, suite: &str) -> Vec<&String> {
         let is_chosen = |case: &&String| self.selection.is_none_or(|s| s.contains(suite, case));
         self.known.of(suite).iter().filter(is_chosen).collect()
     }
 }
 
 /// What a green boot shows whatever it loads.
-fn boot_of(
+fn judge_shared_demands(
     name: &str,
     lane: &Lane,
     expected: &Expected,
@@ -198,7 +198,7 @@ fn boot_of(
     facts: &BootFacts,
     findings: Vec<Finding>,
 ) -> (BootReport, Vec<Check>) {
-    let mut checks = finished(name, facts, &findings);
+    let mut checks = check_finished(name, facts, &findings);
     if expected.asks_lockdep && lane.config.contains("CONFIG_PROVE_LOCKING=y") {
         let result = match facts.debug_locks {
             Some(true) => Ok(()),
@@ -223,14 +223,14 @@ fn boot_of(
     for (suite, skips) in wanted {
         let result = match kunit.iter().find(|s| s.name == *suite) {
             Some(suite) => {
-                checks.extend(suite_cases(name, suite));
-                let all = expected.cases(&suite.name);
+                checks.extend(checks_of_cases(name, suite));
+                let all = expected.chosen_cases(&suite.name);
                 let free = either.get(&suite.name).into_iter().flatten();
                 let free = suite.cases.iter().filter(|c| {
                     c.status == Status::Skip && free.clone().any(|name| *name == c.name)
                 });
                 let skips = skips.iter().chain(free.map(|c| &c.name));
-                ran(&all, &skips.cloned().collect(), suite)
+                check_cases_ran(&all, &skips.cloned().collect(), suite)
             }
             None => {
                 let names: Vec<&str> = kunit.iter().map(|s| s.name.as_str()).collect();
@@ -245,7 +245,7 @@ fn boot_of(
     if lane.config.contains("CONFIG_DEBUG_KMEMLEAK=y") {
         checks.push(Check::new(
             format!("{name}: kmemleak reports nothing"),
-            leakless(facts.kmemleak.as_deref()),
+            check_no_leak(facts.kmemleak.as_deref()),
         ));
     }
     let report = BootReport {
@@ -258,14 +258,14 @@ fn boot_of(
 }
 
 /// What the guest copied is there only if kmemleak was asked, and was on.
-fn leakless(leaks: Option<&str>) -> Result<()> {
+fn check_no_leak(leaks: Option<&str>) -> Result<()> {
     let leaks = leaks.context("no scan was made")?;
     let first = leaks.trim().lines().next();
     ensure!(first.is_none(), "{}", first.unwrap_or_default());
     Ok(())
 }
 
-fn objects(wanted: &Queue, suite: &Suite) -> Result<()> {
+fn check_objects(wanted: &Queue, suite: &Suite) -> Result<()> {
     let freed = suite.objects.as_ref().map_or(0, |o| o.freed);
     ensure!(
         freed >= wanted.freed,
@@ -278,7 +278,7 @@ fn objects(wanted: &Queue, suite: &Suite) -> Result<()> {
 
 /// What a module printed in a case of the plan. Each of its cases must have passed, or been skipped where it
 /// cannot run; those that the user did not select must not be there.
-fn suite(
+fn judge_module(
     name: &str,
     (case, module): (&str, &str),
     expected: &Expected,
@@ -297,11 +297,11 @@ fn suite(
             if case == FAILING {
                 FAILING.clone_into(&mut suite.name);
             }
-            checks.extend(suite_cases(name, &suite));
-            let all = expected.cases(module);
+            checks.extend(checks_of_cases(name, &suite));
+            let all = expected.chosen_cases(module);
             checks.push(Check::new(
                 format!("{name}: {}: cases that ran", suite.name),
-                ran(&all, skips, &suite),
+                check_cases_ran(&all, skips, &suite),
             ));
             Some(suite)
         }
@@ -316,7 +316,7 @@ fn suite(
     }
 }
 
-fn suite_cases(boot: &str, suite: &Suite) -> impl Iterator<Item = Check> {
+fn checks_of_cases(boot: &str, suite: &Suite) -> impl Iterator<Item = Check> {
     suite.cases.iter().map(move |case| Check {
         name: format!("{boot}: {}: {}", suite.name, case.name),
         found: match case.status {
@@ -333,7 +333,7 @@ fn suite_cases(boot: &str, suite: &Suite) -> impl Iterator<Item = Check> {
 
 /// A suite that silently lost a case is a failure, and so is a case that could not run where it must; one that
 /// is new, or ran after all, shows that the list or the lane is stale.
-fn ran(wanted: &[&String], skips: &BTreeSet<String>, suite: &Suite) -> Result<()> {
+fn check_cases_ran(wanted: &[&String], skips: &BTreeSet<String>, suite: &Suite) -> Result<()> {
     if let Some(lost) = wanted
         .iter()
         .find(|name| !suite.cases.iter().any(|c| c.name == ***name))
@@ -356,7 +356,7 @@ fn ran(wanted: &[&String], skips: &BTreeSet<String>, suite: &Suite) -> Result<()
     Ok(())
 }
 
-fn pages(load: &Load, suite: &Suite) -> Result<()> {
+fn check_pages(load: &Load, suite: &Suite) -> Result<()> {
     let stats: Vec<_> = suite.stats.iter().filter(|s| s.api == API).collect();
     for context in &load.contexts {
         let got: u64 = stats
@@ -381,7 +381,7 @@ fn pages(load: &Load, suite: &Suite) -> Result<()> {
 
 /// A deliberate bug: exactly the reports and the failed cases that it must cause, and no other.
 /// Other controls of the same boot have parts of the console of their own.
-pub fn control(
+pub fn judge_control(
     lane: &Lane,
     control: &Control,
     sharing: &[&Control],
@@ -401,7 +401,7 @@ pub fn control(
         });
     }
     if !control.fails.is_empty() {
-        match failed_cases(control, facts.case(&control.name)) {
+        match find_failed_cases(control, facts.case(&control.name)) {
             Ok(failures) => seen.extend(failures.iter().map(failed)),
             Err(e) => drop(seen.insert(format!("{e:#}"))),
         }
@@ -414,7 +414,7 @@ pub fn control(
         ok: seen == expected && facts.ending == Ending::Done,
     };
     let name = format!("{}: control {}", lane.name, control.name);
-    let mut checks = Vec::from_iter(ending(&name, facts));
+    let mut checks = Vec::from_iter(check_ending(&name, facts));
     let verdict = if seen == expected {
         Ok(())
     } else if seen.is_empty() {
@@ -434,7 +434,10 @@ pub fn control(
 }
 
 /// The cases that failed in a control's own part of the console, which others may share.
-fn failed_cases(control: &Control, case: Option<&CaseFacts>) -> Result<BTreeMap<String, String>> {
+fn find_failed_cases(
+    control: &Control,
+    case: Option<&CaseFacts>,
+) -> Result<BTreeMap<String, String>> {
     let ended = case.and_then(|c| Some((c, c.rc.as_deref()?)));
     let (case, rc) =
         ended.with_context(|| format!("case {} did not run to its end", control.name))?;

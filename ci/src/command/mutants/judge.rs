@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What a boot shows of the bugs that were in it.
 
-use crate::command::mutants::found::Fate;
 use crate::command::mutants::list::Mutant;
+use crate::command::mutants::tried::Fate;
 use crate::facts::boot::BootFacts;
 use crate::facts::scan::Rules;
 use crate::guest::boot::Ending;

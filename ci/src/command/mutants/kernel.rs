@@ -12,11 +12,11 @@ use crate::build::modules::{Modules, module_make};
 use crate::command::args::Where;
 use crate::command::job::Job;
 use crate::command::mutants::copy::{copy_tree, write_changed};
-use crate::command::mutants::found::{Fate, Found, KERNEL, record};
 use crate::command::mutants::judge::judge_batch;
 use crate::command::mutants::list::{Mutant, UNCHANGED};
+use crate::command::mutants::tried::{Fate, KERNEL, Tried, record};
 use crate::facts::scan::Rules;
-use crate::guest::boot::Limits;
+use crate::guest::boot::PhaseLimits;
 use crate::lane::spec::Lane;
 use crate::run::ready::Ready;
 use anyhow::Result;
@@ -37,11 +37,11 @@ pub fn try_in_kernel(
     at: &Where,
     run: &Path,
     mutants: &[&Mutant],
-    found: &mut Vec<Found>,
+    found: &mut Vec<Tried>,
 ) -> Result<()> {
     let _alone = job.cache.lock("mutants-kernel")?;
     let lanes = job.lanes(at.lane.as_deref(), LANE)?;
-    let (_source, builds) = job.builds_of(lanes, None)?;
+    let (_source, builds) = job.build_kernels_of(lanes, None)?;
     let [(lane, build)] = &builds[..] else {
         return Err(fail(Exit::Usage, "make mutants takes one lane"));
     };
@@ -51,7 +51,7 @@ pub fn try_in_kernel(
     for mutant in &everything {
         if !left.iter().any(|m| m.name == mutant.name) {
             let why = Fate::Broken(format!("it does not compile: {}", log.display()));
-            found.push(Found::new(mutant, KERNEL, why, Duration::ZERO));
+            found.push(Tried::new(mutant, KERNEL, why, Duration::ZERO));
         }
     }
     record(run, found)?;
@@ -75,7 +75,7 @@ pub fn try_in_kernel(
             .collect();
         let name = format!("boot-{boot}");
         let took = boot_batch(&ready, &name, &batch)?;
-        let judged = judge_batch(&rules, &batch, &ready.facts(&name)?)?;
+        let judged = judge_batch(&rules, &batch, &ready.read_facts(&name)?)?;
         if judged.is_empty() {
             let what = format!(
                 "{name} did not begin with {}: {}",
@@ -89,7 +89,7 @@ pub fn try_in_kernel(
             left.retain(|m| m.name != mutant.name);
             progress.step(&mutant.name);
             if !mutant.name.starts_with(UNCHANGED) {
-                found.push(Found::new(mutant, KERNEL, fate, took));
+                found.push(Tried::new(mutant, KERNEL, fate, took));
             } else if fate != Fate::Survived {
                 let what = format!(
                     "the cases fail without a mutant: {fate:?}: {}",
@@ -190,9 +190,9 @@ fn boot_batch(ready: &Ready, name: &str, batch: &[&Mutant]) -> Result<Duration> 
             ))
         })
         .collect::<Result<_>>()?;
-    ready.prepare(name, &lines.join("\n"))?;
+    ready.write_steps(name, &lines.join("\n"))?;
     let limits = &ready.lane.limits;
-    let limits = Limits {
+    let limits = PhaseLimits {
         boot: limits.boot(),
         silence: limits.boot(),
         run: CASE_LIMIT * (1 + u32::try_from(batch.len())?),

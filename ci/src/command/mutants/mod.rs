@@ -4,21 +4,21 @@
 //! then the others, as modules of their own in as few boots as they leave a machine for.
 
 mod copy;
-mod found;
 mod judge;
 mod kernel;
 mod list;
 mod models;
+mod tried;
 
 use crate::base::exit::{Exit, fail};
 use crate::command::args::Where;
 use crate::command::job::Job;
 use crate::verdict::tally::Tally;
 use anyhow::Result;
-use found::{Found, HOST, KERNEL, summary};
 use kernel::try_in_kernel;
 use list::{LIST, Mutant, read_list};
 use models::try_in_models;
+use tried::{HOST, KERNEL, Tried, summary};
 
 /// `only`: `models`, `kernel`, or names.
 pub fn run(job: &Job, at: &Where, only: Option<&str>) -> Result<()> {
@@ -60,7 +60,7 @@ pub fn run(job: &Job, at: &Where, only: Option<&str>) -> Result<()> {
             .replace("skipped", "survive and are explained")
     );
     // Where only those were asked for, nothing is to be caught.
-    if !found.is_empty() && found.iter().all(Found::is_explained) {
+    if !found.is_empty() && found.iter().all(Tried::is_explained) {
         return Ok(());
     }
     tally.result()

@@ -7,8 +7,8 @@ use crate::base::proc::{check_interrupt, spawn_lines};
 use crate::base::progress::Progress;
 use crate::command::job::Job;
 use crate::command::mutants::copy::copy_tree;
-use crate::command::mutants::found::{Fate, Found, HOST, record};
 use crate::command::mutants::list::{LIB, Mutant, SHARD, UNCHANGED};
+use crate::command::mutants::tried::{Fate, HOST, Tried, record};
 use crate::source::git::forget_repository;
 use anyhow::Result;
 use regex::Regex;
@@ -49,7 +49,7 @@ pub fn try_in_models(
     job: &Job,
     run: &Path,
     mutants: &[&Mutant],
-    found: &mut Vec<Found>,
+    found: &mut Vec<Tried>,
 ) -> Result<()> {
     let _alone = job.cache.lock("mutants-models")?;
     let logs = run.join(HOST);
@@ -93,7 +93,7 @@ pub fn try_in_models(
     for mutant in mutants {
         let start = Instant::now();
         let fate = tested(Some(mutant))?;
-        found.push(Found::new(mutant, HOST, fate, start.elapsed()));
+        found.push(Tried::new(mutant, HOST, fate, start.elapsed()));
         record(run, found)?;
         progress.step(&mutant.name);
     }

@@ -20,7 +20,7 @@ pub fn parse_messages(messages: &[(usize, String)], prefix_tag: &str) -> Result<
         };
         if started {
             suite
-                .line(line.trim_end())
+                .read_line(line.trim_end())
                 .with_context(|| format!("console line {no}: {text:?}"))?;
         } else if line.trim_end() == "KTAP version 1" {
             started = true;
@@ -35,23 +35,23 @@ pub fn parse_messages(messages: &[(usize, String)], prefix_tag: &str) -> Result<
             None => bail!("{prefix_tag} printed nothing: was the module loaded?"),
         }
     }
-    suite.finish()?;
+    suite.check_plan_kept()?;
     Ok(suite)
 }
 
 impl Suite {
-    fn line(&mut self, line: &str) -> Result<()> {
+    fn read_line(&mut self, line: &str) -> Result<()> {
         if let Some(diagnostic) = line.strip_prefix("# ") {
-            return self.diagnostic(diagnostic);
+            return self.read_diagnostic(diagnostic);
         }
         if let Some(plan) = line.strip_prefix("1..") {
             ensure!(self.planned.is_none(), "a second plan");
             ensure!(self.cases.is_empty(), "the plan comes after a case");
-            self.planned = Some(number(plan)?);
+            self.planned = Some(parse_number(plan)?);
             return Ok(());
         }
         ensure!(line != "KTAP version 1", "a second KTAP header");
-        let Some(mut case) = result(line, self.cases.len() + 1)? else {
+        let Some(mut case) = parse_result(line, self.cases.len() + 1)? else {
             bail!("neither a result, a plan nor a diagnostic");
         };
         let failed = std::mem::take(&mut self.failed).join("; ");
@@ -60,10 +60,10 @@ impl Suite {
             case.reason = case.reason.or(Some(failed));
         }
         case.repetitions = std::mem::take(&mut self.repeated);
-        self.add(case)
+        self.add_case(case)
     }
 
-    pub fn add(&mut self, case: Case) -> Result<()> {
+    pub fn add_case(&mut self, case: Case) -> Result<()> {
         let planned = self.planned.context("a result before the plan")?;
         ensure!(
             self.cases.len() < planned,
@@ -77,7 +77,7 @@ impl Suite {
         Ok(())
     }
 
-    fn diagnostic(&mut self, text: &str) -> Result<()> {
+    fn read_diagnostic(&mut self, text: &str) -> Result<()> {
         let (key, rest) = text.split_once(": ").unwrap_or((text, ""));
         match key {
             "stat" => {
@@ -85,10 +85,10 @@ impl Suite {
                 let stat = Stat {
                     context: f.take("context")?,
                     api: f.take("api")?,
-                    attempts: number(&f.take("attempts")?)?,
-                    obtained: number(&f.take("obtained")?)?,
+                    attempts: parse_number(&f.take("attempts")?)?,
+                    obtained: parse_number(&f.take("obtained")?)?,
                 };
-                f.empty()?;
+                f.check_empty()?;
                 ensure!(stat.obtained <= stat.attempts, "more obtained than tried");
                 let same = |s: &Stat| s.context == stat.context && s.api == stat.api;
                 ensure!(!self.stats.iter().any(same), "a second line for these two");
@@ -99,10 +99,10 @@ impl Suite {
                 let burst = Burst {
                     context: f.take("context")?,
                     api: f.take("api")?,
-                    size: number(&f.take("size")?)?,
-                    obtained: number(&f.take("obtained")?)?,
+                    size: parse_number(&f.take("size")?)?,
+                    obtained: parse_number(&f.take("obtained")?)?,
                 };
-                f.empty()?;
+                f.check_empty()?;
                 ensure!(burst.obtained <= burst.size, "more obtained than tried");
                 self.bursts.push(burst);
             }
@@ -112,12 +112,12 @@ impl Suite {
                     context: f.take("context")?,
                     api: f.take("api")?,
                     op: f.take("op")?,
-                    calls: number(&f.take("calls")?)?,
-                    locks: number(&f.take("locks")?)?,
-                    rcu: number(&f.take("rcu")?)?,
+                    calls: parse_number(&f.take("calls")?)?,
+                    locks: parse_number(&f.take("locks")?)?,
+                    rcu: parse_number(&f.take("rcu")?)?,
                     names: BTreeMap::new(),
                 };
-                f.empty()?;
+                f.check_empty()?;
                 let same = |l: &Locks| {
                     (&l.context, &l.api, &l.op) == (&locks.context, &locks.api, &locks.op)
                 };
@@ -126,7 +126,7 @@ impl Suite {
             }
             "lock" => {
                 let (n, name) = rest.split_once(" of ").context("not N of NAME")?;
-                let (n, last) = (number(n)?, self.locks.last_mut());
+                let (n, last) = (parse_number(n)?, self.locks.last_mut());
                 let last = last.context("a lock before the count that it is part of")?;
                 let known = last.names.insert(name.to_owned(), n);
                 ensure!(known.is_none(), "a second line for this lock");
@@ -141,7 +141,7 @@ impl Suite {
             }
             "failed" => self.failed.push(rest.to_owned()),
             "tries" => {
-                let tries: u64 = number(rest)?;
+                let tries: u64 = parse_number(rest)?;
                 ensure!(tries > 1, "one try is no repetition");
                 self.repeated += tries - 1;
             }
@@ -149,21 +149,21 @@ impl Suite {
                 let mut f = Fields::parse(rest)?;
                 ensure!(self.ledger.is_none(), "a second ledger");
                 self.ledger = Some(Ledger {
-                    obtained: number(&f.take("obtained")?)?,
-                    freed: number(&f.take("freed")?)?,
+                    obtained: parse_number(&f.take("obtained")?)?,
+                    freed: parse_number(&f.take("freed")?)?,
                 });
-                f.empty()?;
+                f.check_empty()?;
             }
             "peak" => {
                 let mut f = Fields::parse(rest)?;
                 ensure!(self.peak.is_none(), "a second peak");
                 let peak = Peak {
-                    cpus: number(&f.take("cpus")?)?,
-                    pushed: number(&f.take("pushed")?)?,
-                    listed: number(&f.take("listed")?)?,
-                    ms: number(&f.take("ms")?)?,
+                    cpus: parse_number(&f.take("cpus")?)?,
+                    pushed: parse_number(&f.take("pushed")?)?,
+                    listed: parse_number(&f.take("listed")?)?,
+                    ms: parse_number(&f.take("ms")?)?,
                 };
-                f.empty()?;
+                f.check_empty()?;
                 ensure!(peak.listed <= peak.pushed, "more listed than pushed");
                 self.peak = Some(peak);
             }
@@ -171,14 +171,14 @@ impl Suite {
                 let mut f = Fields::parse(rest)?;
                 ensure!(self.objects.is_none(), "a second count");
                 self.objects = Some(Objects {
-                    freed: number(&f.take("freed")?)?,
-                    corrupt: number(&f.take("corrupt")?)?,
+                    freed: parse_number(&f.take("freed")?)?,
+                    corrupt: parse_number(&f.take("corrupt")?)?,
                 });
-                f.empty()?;
+                f.check_empty()?;
             }
             "seed" => {
                 ensure!(self.seed.is_none(), "a second seed");
-                self.seed = Some(number(rest)?);
+                self.seed = Some(parse_number(rest)?);
             }
             // For the report alone, so that a module may say more without a word here.
             "storm" | "tick" | "push" | "readers" | "latency" => {
@@ -194,7 +194,7 @@ impl Suite {
         Ok(())
     }
 
-    pub fn finish(&self) -> Result<()> {
+    pub fn check_plan_kept(&self) -> Result<()> {
         let planned = self
             .planned
             .with_context(|| format!("{}: no plan (1..N)", self.name))?;
@@ -234,7 +234,7 @@ impl Fields {
         Ok(value)
     }
 
-    fn empty(&self) -> Result<()> {
+    fn check_empty(&self) -> Result<()> {
         match self.0.keys().next() {
             Some(key) => bail!("{key}= does not belong here"),
             None => Ok(()),
@@ -242,7 +242,7 @@ impl Fields {
     }
 }
 
-pub fn number<T: std::str::FromStr>(text: &str) -> Result<T> {
+pub fn parse_number<T: std::str::FromStr>(text: &str) -> Result<T> {
     // parse() would take a sign.
     let digits = text.bytes().all(|b| b.is_ascii_digit());
     match text.parse() {
@@ -252,14 +252,14 @@ pub fn number<T: std::str::FromStr>(text: &str) -> Result<T> {
 }
 
 /// A result line; None if it is none.
-pub fn result(line: &str, expected: usize) -> Result<Option<Case>> {
+pub fn parse_result(line: &str, expected: usize) -> Result<Option<Case>> {
     let (ok, rest) = match (line.strip_prefix("ok "), line.strip_prefix("not ok ")) {
         (Some(rest), _) => (true, rest),
         (_, Some(rest)) => (false, rest),
         _ => return Ok(None),
     };
     let (no, rest) = rest.split_once(' ').context("a result without a name")?;
-    let no: usize = number(no)?;
+    let no: usize = parse_number(no)?;
     ensure!(no == expected, "result {no} where {expected} was due");
     let (name, directive) = match rest.split_once(" # ") {
         Some((name, directive)) => (name, Some(directive.trim())),

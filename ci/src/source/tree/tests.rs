@@ -18,7 +18,7 @@ fn the_users_tree_is_only_copied() {
         let (_dir, cache) = cache();
         fs::write(f.tree.join("mm/x.o"), "product").unwrap();
         let before = tree_hash(&f.tree).unwrap();
-        let done = own(&f.tree)
+        let done = open_users_tree(&f.tree)
             .unwrap()
             .prepare(&cache, &f.series, "")
             .unwrap();
@@ -35,7 +35,7 @@ fn a_tree_that_has_the_series_is_taken_as_it_is() {
     let f = fixture(true);
     let (_dir, cache) = cache();
     f.series.apply(&f.tree).unwrap();
-    let done = own(&f.tree)
+    let done = open_users_tree(&f.tree)
         .unwrap()
         .prepare(&cache, &f.series, "")
         .unwrap();
@@ -49,7 +49,7 @@ fn a_tree_that_has_the_series_is_taken_as_it_is() {
 fn built(f: &Fixture) -> (Prepared, String, tempfile::TempDir) {
     let (dir, cache) = cache();
     let before = tree_hash(&f.tree).unwrap();
-    let done = own(&f.tree)
+    let done = open_users_tree(&f.tree)
         .unwrap()
         .prepare(&cache, &f.series, "")
         .unwrap();
@@ -159,7 +159,10 @@ fn the_same_series_in_a_tree_is_no_change() {
 fn without_git_the_lines_tell() {
     let f = fixture(false);
     let (_dir, cache) = cache();
-    let reference = Tree::debian(f.dir.path().join("pristine"), own(&f.tree).unwrap().origin);
+    let reference = Tree::debian(
+        f.dir.path().join("pristine"),
+        open_users_tree(&f.tree).unwrap().origin,
+    );
     sh(f.dir.path(), "cp -r linux pristine");
     f.series.apply(&f.tree).unwrap();
     sh(
@@ -167,7 +170,7 @@ fn without_git_the_lines_tell() {
         "sed -i 's/^B$/B\\n\\/\\/ a comment/' mm/page_alloc.c",
     );
     for (reference, lines) in [(Some(&reference), 1), (None, 12)] {
-        let done = own(&f.tree)
+        let done = open_users_tree(&f.tree)
             .unwrap()
             .compared_with(reference)
             .prepare(&cache, &f.series, if lines == 1 { "" } else { "-x" })
@@ -190,7 +193,7 @@ fn a_tree_in_the_middle_of_a_conflict_is_not_built() {
         &f.tree,
         "sed -i s/^b$/q/ mm/page_alloc.c; git commit -qam mine; git am -q -3 ../patches/* || true",
     );
-    let e = own(&f.tree).err().unwrap();
+    let e = open_users_tree(&f.tree).err().unwrap();
     assert_eq!(stage(&e), Some(Exit::Tree));
     assert!(e.to_string().contains("in mm/page_alloc.c"), "{e}");
 }
@@ -202,7 +205,7 @@ fn a_repository_that_git_refuses_is_no_plain_folder() {
     fs::remove_dir_all(f.tree.join(".git")).unwrap();
     fs::write(f.tree.join(".git"), "gitdir: /no/such/repository\n").unwrap();
     for e in [
-        own(&f.tree).err().unwrap(),
+        open_users_tree(&f.tree).err().unwrap(),
         f.series.apply(&f.tree).unwrap_err(),
         f.series.unapply(&f.tree).unwrap_err(),
     ] {
@@ -217,7 +220,7 @@ fn another_series_touches_only_what_differs() {
     let f = fixture(false);
     let (_dir, cache) = cache();
     let time = |d: &Path, name: &str| fs::metadata(d.join(name)).unwrap().modified().unwrap();
-    let one = own(&f.tree)
+    let one = open_users_tree(&f.tree)
         .unwrap()
         .prepare(&cache, &f.series.prefix(1), "")
         .unwrap()
@@ -236,7 +239,7 @@ fn another_series_touches_only_what_differs() {
             .set_modified(old)
             .unwrap();
     }
-    let two = own(&f.tree)
+    let two = open_users_tree(&f.tree)
         .unwrap()
         .prepare(&cache, &f.series, "")
         .unwrap()
@@ -249,7 +252,7 @@ fn another_series_touches_only_what_differs() {
             .unwrap()
             .contains("H\n")
     );
-    own(&f.tree)
+    open_users_tree(&f.tree)
         .unwrap()
         .prepare(&cache, &f.series.prefix(1), "")
         .unwrap();
@@ -264,7 +267,7 @@ fn another_series_touches_only_what_differs() {
 fn an_interrupted_copy_is_finished() {
     let f = fixture(true);
     let (_dir, cache) = cache();
-    let dir = own(&f.tree)
+    let dir = open_users_tree(&f.tree)
         .unwrap()
         .prepare(&cache, &f.series, "")
         .unwrap()
@@ -273,7 +276,7 @@ fn an_interrupted_copy_is_finished() {
     fs::remove_file(dir.with_extension("json")).unwrap();
     fs::remove_file(dir.join("mm/new.c")).unwrap();
     fs::create_dir_all(dir.with_extension("next").join("junk")).unwrap();
-    let again = own(&f.tree)
+    let again = open_users_tree(&f.tree)
         .unwrap()
         .prepare(&cache, &f.series, "")
         .unwrap();

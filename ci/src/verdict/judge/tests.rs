@@ -77,7 +77,7 @@ fn control_facts(controls: &[&Control], console: &str, ending: Ending) -> BootFa
 
 /// Whether a control is red for its own reason, by its result and by its checks.
 fn caught(of: &Control, sharing: &[&Control], facts: &BootFacts) -> bool {
-    let (result, checks) = control(&lane(), of, sharing, facts).unwrap();
+    let (result, checks) = judge_control(&lane(), of, sharing, facts).unwrap();
     let mut tally = Tally::default();
     tally.take(&checks);
     assert_eq!(result.ok, tally.result().is_ok());
@@ -111,7 +111,7 @@ fn judged_as(
 ) -> Tally {
     let mut tally = Tally::default();
     let facts = facts(&console, ending, &plan.lines, locks, kunit);
-    let (_, checks) = main_boot(lane, plan, &Cases::builtin(), &facts);
+    let (_, checks) = judge_main_boot(lane, plan, &Cases::builtin(), &facts);
     tally.take(&checks);
     tally
 }
@@ -252,9 +252,9 @@ fn a_control_answers_for_its_own_part_and_for_what_is_nobodys() {
 
 #[test]
 fn a_leak_and_a_scan_that_was_not_made_are_red() {
-    assert!(leakless(Some("\n")).is_ok());
-    assert!(leakless(Some("unreferenced object 0xffff (size 64):\n")).is_err());
-    assert!(leakless(None).is_err());
+    assert!(check_no_leak(Some("\n")).is_ok());
+    assert!(check_no_leak(Some("unreferenced object 0xffff (size 64):\n")).is_err());
+    assert!(check_no_leak(None).is_err());
     let mut lane = lane();
     lane.config += "CONFIG_DEBUG_KMEMLEAK=y\n";
     let tally = judged_in(&lane, good(), Ending::Done, LOCKS, &kunit());
@@ -385,7 +385,7 @@ fn a_later_boot_is_judged_by_its_own_skips_and_without_its_controls() {
     ] {
         let console = format!("{BOOTED}{part}{DONE}");
         let facts = facts(&console, Ending::Done, "module c m.ko", locks, &skipped);
-        let (_, checks) = later_boot(&lane, &boot, &[control], &Cases::builtin(), &facts);
+        let (_, checks) = judge_later_boot(&lane, &boot, &[control], &Cases::builtin(), &facts);
         let mut tally = Tally::default();
         tally.take(&checks);
         assert_eq!(tally.result().is_ok(), green, "{locks}");
@@ -402,7 +402,8 @@ fn a_later_boot_is_judged_by_its_own_skips_and_without_its_controls() {
     ] {
         let console = format!("{BOOTED}{said}{DONE}");
         let facts = facts(&console, Ending::Done, "module c m.ko", locks, kunit);
-        let (report, checks) = later_boot(&lane, &boot, &[&control], &Cases::builtin(), &facts);
+        let (report, checks) =
+            judge_later_boot(&lane, &boot, &[&control], &Cases::builtin(), &facts);
         let mut tally = Tally::default();
         tally.take(&checks);
         assert_eq!(tally.result().is_ok(), green, "{said}{locks}{kunit}");

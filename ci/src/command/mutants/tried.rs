@@ -27,7 +27,7 @@ pub enum Fate {
 }
 
 #[derive(Serialize)]
-pub struct Found {
+pub struct Tried {
     pub name: String,
     pub file: String,
     pub place: &'static str,
@@ -36,9 +36,9 @@ pub struct Found {
     pub seconds: u64,
 }
 
-impl Found {
+impl Tried {
     pub fn new(mutant: &Mutant, place: &'static str, fate: Fate, took: Duration) -> Self {
-        Found {
+        Tried {
             name: mutant.name.clone(),
             file: mutant.file.clone(),
             place,
@@ -80,7 +80,7 @@ impl Found {
 }
 
 /// After each, so that what was found stays found if the rest is interrupted.
-pub fn record(folder: &Path, found: &[Found]) -> Result<()> {
+pub fn record(folder: &Path, found: &[Tried]) -> Result<()> {
     let header = ["mutant", "file", "where", "found by"].map(str::to_owned);
     let rows = found
         .iter()
@@ -93,18 +93,18 @@ pub fn record(folder: &Path, found: &[Found]) -> Result<()> {
 }
 
 /// By file, and those that are not simply caught.
-pub fn summary(found: &[Found]) -> String {
+pub fn summary(found: &[Tried]) -> String {
     let files: BTreeSet<(&str, &str)> = found.iter().map(|f| (f.place, f.file.as_str())).collect();
     let rows = files.into_iter().map(|(place, file)| {
         let here = || found.iter().filter(|f| f.place == place && f.file == file);
         let count =
-            |wanted: &dyn Fn(&Found) -> bool| here().filter(|f| wanted(f)).count().to_string();
+            |wanted: &dyn Fn(&Tried) -> bool| here().filter(|f| wanted(f)).count().to_string();
         vec![
             place.to_owned(),
             file.to_owned(),
             here().count().to_string(),
             count(&|f| matches!(f.fate, Fate::Caught(_))),
-            count(&Found::is_explained),
+            count(&Tried::is_explained),
             count(&|f| f.fate == Fate::Survived && f.explained.is_none()),
         ]
     });
