@@ -49,6 +49,11 @@ pub fn module_make(cache: &Cache, kernel: &Path, arch: Arch, source: &Path, out:
     make
 }
 
+/// The name of a kernel's folder in those of modules and of clippy.
+fn module_id(kernel: &Path) -> String {
+    sha256(kernel.as_os_str().as_encoded_bytes())[..12].to_owned()
+}
+
 /// Out of tree and out of the checkout: `MO=` puts every product below the cache.
 pub fn build_modules(
     cache: &Cache,
@@ -57,10 +62,10 @@ pub fn build_modules(
     checkout: &Path,
     clippy: bool,
 ) -> Result<Modules> {
-    let id = sha256(kernel.as_os_str().as_encoded_bytes());
     let kind = if clippy { "clippy" } else { "modules" };
-    let dir = cache.dir(&format!("{kind}/{}", &id[..12]))?;
-    let _alone = cache.lock(&format!("{kind}-{}", &id[..12]))?;
+    let id = module_id(kernel);
+    let dir = cache.dir(&format!("{kind}/{id}"))?;
+    let _alone = cache.lock(&format!("{kind}-{id}"))?;
     if clippy {
         // A crate that is up to date would not be looked at again, and would have no warnings.
         cache::remove_dir(&dir)?;
@@ -139,7 +144,8 @@ pub fn lint_modules(
     arch: Arch,
     checkout: &Path,
 ) -> Result<&'static str> {
-    let passed = Passed::load(&cache.dir("clippy")?, build, checkout)?;
+    let dir = cache.dir(&format!("clippy/{}", module_id(&build.dir)))?;
+    let passed = Passed::load(&dir, build, checkout)?;
     if let Some(again) = passed.again() {
         return Ok(again);
     }

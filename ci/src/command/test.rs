@@ -27,16 +27,22 @@ impl Job {
         let (source, builds) = self.build_kernels_of(lanes, at.kdir.as_deref())?;
         let run = self.run_folder("test")?;
         let mut ready_lanes = Vec::new();
-        for (i, (lane, build)) in builds.iter().enumerate() {
+        let names: Vec<&str> = builds.iter().map(|(lane, _)| &*lane.name).collect();
+        let linted = checked(&LINTED, &names);
+        let refused = checked(&REFUSED, &names);
+        for (lane, build) in &builds {
             tally.passed(1); // The .config holds every option asked for, or there were no build.
             let modules = self.build_lane_modules(lane, build)?;
-            if i == 0 {
-                let linted = lint_modules(&self.cache, build, lane.arch, &self.checkout);
-                let again = linted.as_ref().copied().unwrap_or_default();
+            if linted.contains(&&*lane.name) {
+                let result = lint_modules(&self.cache, build, lane.arch, &self.checkout);
+                let again = result.as_ref().copied().unwrap_or_default();
+                let of = &lane.name;
                 tally.check(
-                    &format!("rust-module: CLIPPY=1 without a warning{again}"),
-                    linted.map(drop),
+                    &format!("rust-module: CLIPPY=1 of {of} without a warning{again}"),
+                    result.map(drop),
                 )?;
+            }
+            if refused.contains(&&*lane.name) {
                 compile_fail::check(&self.cache, build, lane.arch, &self.checkout, &mut tally)?;
             }
             let ready = Ready::new(
@@ -59,6 +65,22 @@ impl Job {
     }
 }
 
+/// The lanes whose configurations clippy sees: both architectures, with PREEMPT_RT and without. The time
+/// of another is half a minute.
+const LINTED: [&str; 2] = ["arm64-lockdep", "x86_64-rt"];
+/// The one whose kernel the uses that must not compile are tried with.
+const REFUSED: [&str; 1] = ["x86_64-rt"];
+
+/// Those of `wanted` that this run has; its first lane if it has none of them.
+fn checked<'a>(wanted: &[&str], lanes: &[&'a str]) -> Vec<&'a str> {
+    let lanes = lanes.iter().copied();
+    let found: Vec<&str> = lanes.clone().filter(|l| wanted.contains(l)).collect();
+    match found.is_empty() {
+        true => lanes.take(1).collect(),
+        false => found,
+    }
+}
+
 /// What `make test` boots: the lane that was named, or else all with a [test] table.
 fn tested(named: Option<&str>, mut lanes: Vec<Lane>) -> Result<Vec<Lane>> {
     if named.is_none_or(|name| name == "all") {
@@ -78,6 +100,7 @@ mod tests {
     use super::*;
     use crate::command::job::DEFAULT_LANE;
     use crate::command::job::tests::job;
+    use crate::lane::spec::Arch;
     use std::fs;
     use std::path::Path;
 
@@ -101,6 +124,27 @@ mod tests {
             );
         }
         assert_eq!(fs::read_dir(&job.cache.root).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn clippy_sees_both_architectures_with_preempt_rt_and_without() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("lanes");
+        let lanes = tested(None, Lane::load_all(&dir).unwrap()).unwrap();
+        let names: Vec<&str> = lanes.iter().map(|l| &*l.name).collect();
+        let linted = checked(&LINTED, &names);
+        let linted: Vec<&Lane> = lanes
+            .iter()
+            .filter(|l| linted.contains(&&*l.name))
+            .collect();
+        for is in [
+            |l: &Lane| l.arch == Arch::X86,
+            |l: &Lane| l.config.contains("\nCONFIG_PREEMPT_RT=y\n"),
+        ] {
+            let there = linted.iter().filter(|l| is(l)).count();
+            assert!(0 < there && there < linted.len());
+        }
+        assert_eq!(checked(&REFUSED, &names), REFUSED);
+        assert_eq!(checked(&REFUSED, &["a", "b"]), ["a"]);
     }
 
     #[test]
