@@ -6,7 +6,7 @@
 #   make stress LANE=all SECONDS=60   every lane, longer
 
 .DEFAULT_GOAL := help
-.PHONY: help setup stress soak test check mutants series-check sparse bench torture apply unapply refresh build modules shell rust-analyzer perf-kmem repro judge results clean
+.PHONY: help setup stress soak test check mutants series-check sparse bench torture apply unapply rebase refresh build modules shell gdb decode rust-analyzer perf-kmem repro judge results clean
 
 quote = '$(subst ','\'',$1)'
 given = $(if $($1),--$2=$(call quote,$($1)))
@@ -36,6 +36,7 @@ help:
 	@echo 'make torture       slub_kunit, test_vmalloc, rcutorture and rcuscale on PREEMPT_RT, with and without the series'
 	@echo 'make apply KDIR=   put the series on your 7.3 tree (git am, or patch where there is no git)'
 	@echo 'make unapply KDIR= take it off again'
+	@echo 'make rebase KDIR=  put it on a newer 7.3.x that it no longer fits as it is: git am --3way, and what to do about a conflict'
 	@echo 'make refresh KDIR= patches/ from the commits of your tree, and their form (BASE= the commit below them, if it has to be told)'
 	@echo 'make build         build the kernel of a lane'
 	@echo 'make modules       build the modules; with KDIR= against your own built tree'
@@ -47,7 +48,7 @@ help:
 	@echo 'make results RUN=  docs/results.md and its picture, from a run'
 	@echo 'make clean         remove builds and runs from the cache'
 	@echo
-	@echo 'KDIR=  your kernel tree; only apply and unapply change it, modules reads it, all else works on a copy'
+	@echo 'KDIR=  your kernel tree; only apply, unapply and rebase change it, modules reads it, all else works on a copy'
 	@echo 'LANE=  $(sort $(patsubst ci/lanes/%.config,%,$(wildcard ci/lanes/*.config))), or all; all of make test are the main four'
 	@echo 'CASE=  only these cases: pages/nmi, queue/locks, kunit/slots_*; several with commas; REPEAT=N  until it is red, at most N times'
 	@echo 'SECONDS= THREADS= SEED= PAGES=  the stress module'"'"'s parameters'
@@ -88,7 +89,7 @@ refresh:
 	$(call takes,KDIR BASE)
 	$(run) $@ $(call given,KDIR,kdir) $(call typed,BASE,base)
 
-apply unapply:
+apply unapply rebase:
 	$(call takes,KDIR)
 	$(run) $@ $(call given,KDIR,kdir)
 

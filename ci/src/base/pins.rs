@@ -22,6 +22,8 @@ pub struct Kernel {
     /// VERSION.PATCHLEVEL.
     pub version: String,
     pub oldest_rc: u32,
+    /// The release that patches/ was made on.
+    pub base: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -51,9 +53,25 @@ fn read(text: &str) -> Result<Pins> {
     toml::from_str(text).map_err(|e| fail(Exit::Config, format!("kernel.toml: {e}")))
 }
 
+/// The text of a kernel.toml that names another base; nothing if it names this one.
+pub fn with_base(text: &str, base: &str) -> Result<Option<String>> {
+    let old = read(text)?.kernel.base;
+    let line = |base: &str| format!("\nbase = {base:?}\n");
+    if old == base {
+        return Ok(None);
+    }
+    if text.matches(&line(&old)).count() != 1 {
+        let what = format!("kernel.toml has no line {:?}", line(&old).trim());
+        return Err(fail(Exit::Config, what));
+    }
+    Ok(Some(text.replacen(&line(&old), &line(base), 1)))
+}
+
 /// What the series is for, in words.
 pub fn supported() -> String {
-    let Kernel { version, oldest_rc } = &PINS.kernel;
+    let Kernel {
+        version, oldest_rc, ..
+    } = &PINS.kernel;
     format!("{version}-rc{oldest_rc} to {version}.x")
 }
 
@@ -78,15 +96,36 @@ mod tests {
         assert!(e.to_string().contains("lvm"), "{e}");
     }
 
+    #[test]
+    fn another_base_changes_one_line() {
+        let base = &PINS.kernel.base;
+        assert_eq!(with_base(TEXT, base).unwrap(), None);
+        let text = with_base(TEXT, "7.3.99").unwrap().unwrap();
+        assert_eq!(read(&text).unwrap().kernel.base, "7.3.99");
+        let different = TEXT.lines().zip(text.lines()).filter(|(a, b)| a != b);
+        assert_eq!(different.count(), 1);
+        assert_eq!(text.lines().count(), TEXT.lines().count());
+        let odd = TEXT.replace("base = ", "base  = ");
+        assert!(with_base(&odd, "7.3.99").is_err());
+    }
+
     /// Prose cannot read kernel.toml, so it is held against it.
     #[test]
     fn the_documents_name_the_same_versions() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         for (file, words) in [
-            ("README.md", vec![supported(), format!("LLVM={}", *LLVM)]),
+            (
+                "README.md",
+                vec![
+                    supported(),
+                    format!("LLVM={}", *LLVM),
+                    format!("made on and is tested with {}", PINS.kernel.base),
+                ],
+            ),
             ("docs/runner.md", vec![supported(), source_package()]),
         ] {
             let text = std::fs::read_to_string(root.join(file)).unwrap();
+            let text = text.replace('\n', " ");
             for word in words {
                 assert!(text.contains(&word), "{file} does not say {word}");
             }

@@ -28,7 +28,7 @@ pub struct Cli {
 
 #[derive(Args, Clone, Default)]
 pub struct Where {
-    /// Your kernel tree; only apply and unapply ever change it
+    /// Your kernel tree; only apply, unapply and rebase ever change it
     #[arg(long)]
     pub kdir: Option<PathBuf>,
     /// A lane of ci/lanes/, or all
@@ -142,6 +142,11 @@ pub enum Task {
     },
     /// Take the series off your tree
     Unapply {
+        #[arg(long)]
+        kdir: Option<PathBuf>,
+    },
+    /// Put the series on a newer release, by a three-way merge
+    Rebase {
         #[arg(long)]
         kdir: Option<PathBuf>,
     },

@@ -74,6 +74,9 @@ fn dispatch(cli: Cli) -> Result<()> {
         Task::Unapply { kdir } => {
             return say(&series()?.unapply(given(kdir, "KDIR=/path/to/linux")?)?);
         }
+        Task::Rebase { kdir } => {
+            return say(&series()?.rebase(given(kdir, "KDIR=/path/to/linux")?)?);
+        }
         Task::Refresh { kdir, base } => {
             let kdir = given(kdir, "KDIR=/path/to/linux")?;
             return refresh::run(&checkout, kdir, base.as_deref());
@@ -98,7 +101,11 @@ fn dispatch(cli: Cli) -> Result<()> {
         yes,
     };
     match cli.command {
-        Task::Apply { .. } | Task::Unapply { .. } | Task::Refresh { .. } | Task::Clean => Ok(()),
+        Task::Apply { .. }
+        | Task::Unapply { .. }
+        | Task::Rebase { .. }
+        | Task::Refresh { .. }
+        | Task::Clean => Ok(()),
         Task::Setup => {
             setup::ensure(&job.cache, Need::Perf, yes)?;
             setup::cargo()?;
@@ -229,6 +236,7 @@ mod tests {
             "repro LANE=x",
             "test CONFIG=x",
             "soak BOOTARGS=x",
+            "rebase BASE=x",
         ] {
             let e = make(bad).expect_err(bad).to_string();
             assert!(e.contains("takes no"), "{e}");
@@ -251,6 +259,7 @@ mod tests {
             "test LANE=x",
             "bench LANE=x",
             "apply KDIR=x",
+            "rebase KDIR=x",
             "refresh KDIR=x BASE=v7.3.4",
             "repro RUN=x",
             "judge RUN=x TODAYS=1",

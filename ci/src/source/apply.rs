@@ -18,25 +18,7 @@ impl Series {
         if in_git {
             check_clean(kdir)?;
         }
-        match self.state(kdir)? {
-            State::None => {}
-            State::Some(n) => return Err(self.half(n, kdir)),
-            State::All => {
-                return Err(fail(
-                    Exit::Tree,
-                    format!("{} already has the series", kdir.display()),
-                ));
-            }
-            State::Edited(_) => {
-                return Err(fail(
-                    Exit::Tree,
-                    format!(
-                        "{} already has the series, with changes of its own: `make stress KDIR=` builds it as it is, and `make refresh KDIR=` brings the changes into patches/",
-                        kdir.display()
-                    ),
-                ));
-            }
-        }
+        self.refuse_if_there(&self.state(kdir)?, kdir)?;
         if !in_git {
             self.apply_files(kdir).or_exit(Exit::Tree)?;
             return Ok(format!(
@@ -55,6 +37,20 @@ impl Series {
             self.patches.len(),
             kdir.display()
         ))
+    }
+
+    /// For whoever would put it on once more.
+    pub fn refuse_if_there(&self, state: &State, kdir: &Path) -> Result<()> {
+        let what = match state {
+            State::None => return Ok(()),
+            State::Some(n) => return Err(self.half(*n, kdir)),
+            State::All => format!("{} already has the series", kdir.display()),
+            State::Edited(_) => format!(
+                "{} already has the series, with changes of its own: `make stress KDIR=` builds it as it is, and `make refresh KDIR=` brings the changes into patches/",
+                kdir.display()
+            ),
+        };
+        Err(fail(Exit::Tree, what))
     }
 
     pub fn unapply(&self, kdir: &Path) -> Result<String> {

@@ -6,6 +6,7 @@ pub mod changes;
 pub mod debian;
 pub mod files;
 pub mod git;
+pub mod rebase;
 pub mod refresh;
 pub mod series;
 pub mod tree;
