@@ -41,9 +41,11 @@ help:
 	@echo 'make build         build the kernel of a lane'
 	@echo 'make modules       build the modules; with KDIR= against your own built tree'
 	@echo 'make shell         a prompt in the booted guest, modules in /mnt/modules'
+	@echo 'make gdb           a guest that waits for gdb, from a kernel with debug info, and what to type'
 	@echo 'make rust-analyzer  rust-project.json for your editor, of the modules against a lane'"'"'s kernel'
 	@echo 'make perf-kmem     trace the guest; perf kmem must print NL'
 	@echo 'make repro RUN=    repeat a run with its images, modules and seed'
+	@echo 'make decode RUN=   the stack traces of a run by file and line, in console.decoded.txt (KDIR= if it was of your tree)'
 	@echo 'make judge RUN=    judge a run again without a boot, by its own rules (TODAYS=1: by those of this checkout)'
 	@echo 'make results RUN=  docs/results.md and its picture, from a run'
 	@echo 'make clean         remove builds and runs from the cache'
@@ -52,7 +54,7 @@ help:
 	@echo 'LANE=  $(sort $(patsubst ci/lanes/%.config,%,$(wildcard ci/lanes/*.config))), or all; all of make test are the main four'
 	@echo 'CASE=  only these cases: pages/nmi, queue/locks, kunit/slots_*; several with commas; REPEAT=N  until it is red, at most N times'
 	@echo 'SECONDS= THREADS= SEED= PAGES=  the stress module'"'"'s parameters'
-	@echo 'CONFIG=  a file of Kconfig options, BOOTARGS=  words for the kernel command line; for one stress or shell'
+	@echo 'CONFIG=  a file of Kconfig options, BOOTARGS=  words for the kernel command line; for one stress, shell or gdb'
 	@echo 'OBJECTS=  the same of the queue'"'"'s'
 	@echo 'MUTANTS=  models, kernel, or names of ci/mutants/mutants.toml, with commas between'
 	@echo 'NOLOCKS_CACHE=  where everything is built (default ~/.cache/nolocks)'
@@ -77,7 +79,7 @@ mutants:
 	$(call takes,LANE MUTANTS)
 	$(run) $@ $(call given,LANE,lane) $(call given,MUTANTS,mutants)
 
-shell:
+shell gdb:
 	$(call takes,KDIR LANE CONFIG BOOTARGS)
 	$(run) $@ $(at) $(on_top)
 
@@ -92,6 +94,10 @@ refresh:
 apply unapply rebase:
 	$(call takes,KDIR)
 	$(run) $@ $(call given,KDIR,kdir)
+
+decode:
+	$(call takes,RUN KDIR)
+	$(run) $@ $(call given,RUN,run) $(call given,KDIR,kdir)
 
 repro results:
 	$(call takes,RUN)

@@ -46,6 +46,9 @@ impl Build {
         } else if self.dir.join("vmlinux").exists() {
             // make replaces what is there.
             300
+        } else if self.options.render().contains("CONFIG_DEBUG_INFO_DWARF5=y") {
+            // Objects are five times as large, and vmlinux is there three times.
+            2000
         } else {
             1000
         }

@@ -183,6 +183,21 @@ pub enum Task {
         #[command(flatten)]
         on_top: OnTop,
     },
+    /// Boot a guest that waits for gdb, from a kernel with debug info
+    Gdb {
+        #[command(flatten)]
+        at: Where,
+        #[command(flatten)]
+        on_top: OnTop,
+    },
+    /// Write a run's stack traces with file and line
+    Decode {
+        #[arg(long)]
+        run: Option<PathBuf>,
+        /// The tree that the run was of, if it was your own
+        #[arg(long)]
+        kdir: Option<PathBuf>,
+    },
     /// Write rust-project.json for rust-analyzer, of the modules against a lane's kernel
     RustAnalyzer {
         #[command(flatten)]
@@ -226,6 +241,8 @@ impl Task {
                 | Task::Modules { .. }
                 | Task::Mutants { .. }
                 | Task::Shell { .. }
+                | Task::Gdb { .. }
+                | Task::Decode { .. }
                 | Task::RustAnalyzer { .. }
                 | Task::PerfKmem { .. }
         )

@@ -5,7 +5,9 @@ pub mod args;
 pub mod bench;
 pub mod check;
 pub mod compile_fail;
+pub mod decode;
 pub mod form;
+pub mod gdb;
 pub mod job;
 pub mod litmus;
 pub mod modules;
@@ -135,6 +137,11 @@ fn dispatch(cli: Cli) -> Result<()> {
         Task::Modules { at } => job.modules(&at),
         Task::Mutants { at, mutants } => mutants::run(&job, &at, mutants.as_deref()),
         Task::Shell { at, on_top } => job.shell(&at, &on_top),
+        Task::Gdb { at, on_top } => job.gdb(&at, &on_top),
+        Task::Decode { run, kdir } => job.decode(
+            given(&run, "RUN=, a run's folder or name")?,
+            kdir.as_deref(),
+        ),
         Task::RustAnalyzer { at } => rust_analyzer::write(&job, &at),
         Task::PerfKmem { at } => perf_kmem::perf_kmem(&job, &at),
         Task::Judge { run, todays } => {
@@ -194,6 +201,8 @@ mod tests {
         for (words, stage, said) in [
             (["shell", "--lane=all"], Exit::Usage, "one lane"),
             (["perf-kmem", "--lane=all"], Exit::Usage, "one lane"),
+            (["gdb", "--lane=all"], Exit::Usage, "one lane"),
+            (["decode", "--run=/no/such"], Exit::Usage, "RUN="),
             (["modules", &kdir(&blank)], Exit::Usage, "without blanks"),
             (["modules", "--kdir=/no/such"], Exit::Tree, "KDIR=/no/such"),
             (
@@ -236,6 +245,8 @@ mod tests {
             "repro LANE=x",
             "test CONFIG=x",
             "soak BOOTARGS=x",
+            "decode LANE=x",
+            "gdb RUN=x",
             "rebase BASE=x",
         ] {
             let e = make(bad).expect_err(bad).to_string();
@@ -261,6 +272,8 @@ mod tests {
             "apply KDIR=x",
             "rebase KDIR=x",
             "refresh KDIR=x BASE=v7.3.4",
+            "gdb LANE=x CONFIG=y BOOTARGS=quiet",
+            "decode RUN=x KDIR=y",
             "repro RUN=x",
             "judge RUN=x TODAYS=1",
         ] {

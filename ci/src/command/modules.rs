@@ -7,6 +7,7 @@ use crate::build::modules::build_modules;
 use crate::build::users_kernel::{check_same_tools, check_users_kernel};
 use crate::command::args::{OnTop, Where};
 use crate::command::job::Job;
+use crate::guest::boot::Guest;
 use crate::host::setup::{self, Need};
 use crate::lane::cases::STRESS;
 use crate::lane::plan::MODULES;
@@ -71,16 +72,20 @@ impl Job {
             "in the guest: insmod /mnt/modules/{STRESS}.ko seconds=1; files left in /mnt stay in {}",
             ready.folder.display()
         );
-        // A terminal's job control belongs to the guest, so no group of its own here.
-        let status = ready
-            .guest
-            .command()
-            .args(["--user", "root"])
-            .status()
-            .or_exit(Exit::Boot)?;
-        if !status.success() {
-            return Err(fail(Exit::Boot, format!("virtme-ng ended with {status}")));
-        }
-        Ok(())
+        at_prompt(&ready.guest)
     }
+}
+
+/// Boots the guest with this terminal as its own, until its shell ends.
+pub fn at_prompt(guest: &Guest) -> Result<()> {
+    // A terminal's job control belongs to the guest, so no group of its own here.
+    let status = guest
+        .command()
+        .args(["--user", "root"])
+        .status()
+        .or_exit(Exit::Boot)?;
+    if !status.success() {
+        return Err(fail(Exit::Boot, format!("virtme-ng ended with {status}")));
+    }
+    Ok(())
 }

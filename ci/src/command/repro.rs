@@ -20,11 +20,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A lane of a run, as its folder records it.
-struct LaneFolder {
-    folder: PathBuf,
-    lane: Lane,
+pub struct LaneFolder {
+    pub folder: PathBuf,
+    pub lane: Lane,
     plan: Plan,
-    metadata: Value,
+    pub metadata: Value,
 }
 
 impl LaneFolder {
@@ -57,7 +57,7 @@ impl LaneFolder {
 
 impl Job {
     /// `run` is a run's folder, that of one of its lanes, or a run's name in the cache.
-    fn lane_folders(&self, run: &Path) -> Result<Vec<LaneFolder>> {
+    pub fn lane_folders(&self, run: &Path) -> Result<Vec<LaneFolder>> {
         let in_cache = self.cache.root.join("runs").join(run);
         let run = if run.exists() { run } else { &in_cache };
         let mut folders: Vec<PathBuf> = fs::read_dir(run)
@@ -147,7 +147,7 @@ impl Job {
 }
 
 /// The folders of a lane that hold what a boot left.
-fn boots(lane: &Path) -> Result<Vec<PathBuf>> {
+pub fn boots(lane: &Path) -> Result<Vec<PathBuf>> {
     let folders = fs::read_dir(lane)?.flatten().map(|e| e.path());
     Ok(folders.filter(|p| p.join("console.txt").exists()).collect())
 }

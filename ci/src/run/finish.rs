@@ -2,6 +2,7 @@
 //! The end of a run: its files, and the screen.
 
 use crate::base::cache::{write_atomic, write_json};
+use crate::base::exit::{Exit, stage};
 use crate::report::junit::render_junit;
 use crate::report::page::render_page;
 use crate::report::run::{LaneReport, RunReport};
@@ -52,6 +53,12 @@ pub fn finish(
     let result = tally.result();
     if let Err(e) = &result {
         println!("{e:#}");
+        let mut lanes = report.lanes.iter().map(|lane| run.join(&lane.name));
+        // Only a run that booted has what decodes its addresses; one that was judged again has not.
+        if stage(e) == Some(Exit::Splat) && lanes.any(|lane| lane.join("System.map").exists()) {
+            let name = run.file_name().unwrap_or_default().to_string_lossy();
+            println!("the stack traces by file and line: make decode RUN={name}");
+        }
     }
     if let Some(models) = say_models(&report) {
         println!("{models}");
