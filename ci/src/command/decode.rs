@@ -7,8 +7,9 @@ use crate::base::exit::{Exit, OrExit, fail};
 use crate::base::pins::LLVM;
 use crate::base::proc::{capture, clear_environment, output};
 use crate::base::progress::Progress;
-use crate::build::kernel::{Build, Modules};
-use crate::command::job::{Job, look};
+use crate::build::kernel::Build;
+use crate::build::modules::Modules;
+use crate::command::job::{Job, check_users_tree};
 use crate::command::repro::{LaneFolder, boots};
 use crate::host::setup::{self, Need};
 use crate::source::tree::Prepared;
@@ -42,7 +43,7 @@ impl Job {
             println!("no console of RUN={} has a stack trace", run.display());
             return Ok(());
         }
-        look(kdir)?;
+        check_users_tree(kdir)?;
         setup::ensure(&self.cache, Need::Lanes, self.yes)?;
         let series = self.series()?;
         let source = self.source(kdir, &series, "")?;
@@ -65,10 +66,10 @@ impl Job {
     ) -> Result<()> {
         let name = old.lane.name.clone();
         let lane = self.with_debug_info(old.lane)?;
-        let (source, builds) = self.builds_of(vec![lane], kdir)?;
+        let (source, builds) = self.build_kernels_of(vec![lane], kdir)?;
         let (lane, build) = builds.first().context("no lane")?;
         same_code(&old.folder, build)?;
-        let modules = self.lane_modules(lane, build)?;
+        let modules = self.build_lane_modules(lane, build)?;
         let (same, other) = same_modules(&old.folder.join("modules"), &modules)?;
         for module in other {
             println!(
@@ -267,7 +268,7 @@ mod tests {
     use crate::base::proc::show;
     use crate::command::job::tests::job;
     use crate::source::series::tests::{fixture, sh};
-    use crate::source::tree::own;
+    use crate::source::tree::open_users_tree;
 
     #[test]
     fn only_frames_change_and_each_console_gets_its_own() {
@@ -326,7 +327,9 @@ mod tests {
         let f = fixture(true);
         let cache = tempfile::tempdir().unwrap();
         let job = job(cache.path());
-        let source = own(&f.tree).unwrap().prepare(&job.cache, &f.series, "");
+        let source = open_users_tree(&f.tree)
+            .unwrap()
+            .prepare(&job.cache, &f.series, "");
         let source = source.unwrap();
         let mut run = serde_json::json!({
             "lane": "l", "project": "0123456789abcdef", "changes": null,

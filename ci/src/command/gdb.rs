@@ -4,9 +4,9 @@
 use crate::base::cache::write_atomic;
 use crate::base::exit::{Exit, OrExit, fail};
 use crate::base::progress::Progress;
-use crate::build::kernel::{logged, make};
+use crate::build::make::{make, run_logged};
 use crate::command::args::{OnTop, Where};
-use crate::command::job::{DEFAULT_LANE, Job, look};
+use crate::command::job::{DEFAULT_LANE, Job, check_users_tree};
 use crate::command::modules::at_prompt;
 use crate::guest::boot::Guest;
 use crate::lane::plan::MODULES;
@@ -25,21 +25,21 @@ impl Job {
         at.one_lane("gdb")?;
         let lanes = self.lanes(at.lane.as_deref(), DEFAULT_LANE)?;
         let lane = lanes.into_iter().next().context("no lane")?;
-        look(at.kdir.as_deref())?;
+        check_users_tree(at.kdir.as_deref())?;
         let gdb = debugger(lane.arch, std::env::consts::ARCH, |name| {
             which::which(name).is_ok()
         })?;
         // CONFIG= may ask for the variables of Rust, which make other code of it.
         let lane = self.with_debug_info(lane)?;
         let lane = lane.with(on_top.config.as_deref(), on_top.bootargs.as_deref())?;
-        let (source, builds) = self.builds_of(vec![lane], at.kdir.as_deref())?;
+        let (source, builds) = self.build_kernels_of(vec![lane], at.kdir.as_deref())?;
         let (lane, build) = builds.first().context("no lane")?;
         let mut progress = Progress::new("scripts of gdb", 0);
         let mut make = make(&self.cache, lane.arch.kernel(), &source.dir, &build.dir);
         let log = build.dir.join("nolocks-gdb.log");
-        logged(make.arg("scripts_gdb"), &log, &mut progress).or_exit(Exit::Build)?;
+        run_logged(make.arg("scripts_gdb"), &log, &mut progress).or_exit(Exit::Build)?;
         progress.finish("built");
-        let modules = self.lane_modules(lane, build)?;
+        let modules = self.build_lane_modules(lane, build)?;
         let run = self.run_folder("gdb")?;
         let mut ready = Ready::new(
             &self.cache,
