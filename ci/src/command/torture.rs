@@ -226,8 +226,12 @@ fn median<T: Copy + Ord>(values: &[T]) -> Option<T> {
     values.get(values.len() / 2).copied()
 }
 
+/// Runs of a boot take longer one after the other, so that each is compared with the one of its number.
 fn ratio(before: &Scale, after: &Scale) -> Option<f64> {
-    Some(median(&after.ns)? as f64 / median(&before.ns)? as f64)
+    let pairs = before.ns.iter().zip(&after.ns);
+    let mut ratios: Vec<f64> = pairs.map(|(b, a)| *a as f64 / *b as f64).collect();
+    ratios.sort_by(f64::total_cmp);
+    ratios.get(ratios.len() / 2).copied()
 }
 
 fn no_worse(before: &Scale, after: &Scale) -> Result<()> {

@@ -5,6 +5,8 @@ mod arch;
 pub mod cases;
 pub mod config;
 mod controls;
+pub mod head;
+pub mod load;
 pub mod plan;
 #[cfg(test)]
 mod shipped;

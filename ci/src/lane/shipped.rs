@@ -3,7 +3,8 @@
 
 use crate::lane::cases::{Cases, QUEUE, STRESS, cases};
 use crate::lane::controls::Controls;
-use crate::lane::spec::{Lane, names};
+use crate::lane::head::names;
+use crate::lane::spec::Lane;
 use regex::Regex;
 use std::collections::BTreeSet;
 use std::fs;

@@ -5,7 +5,7 @@
 use crate::base::exit::{Exit, OrExit, fail};
 use crate::lane::cases::{Cases, QUEUE, STRESS};
 use crate::lane::config::Options;
-use crate::lane::whole::{Whole, complaint, header};
+use crate::lane::head::{complaint, header};
 use anyhow::{Context, Result};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
@@ -174,19 +174,6 @@ impl Lane {
         Ok(self)
     }
 
-    pub fn load(dir: &Path, name: &str) -> Result<Lane> {
-        let path = dir.join(format!("{name}.config"));
-        if !path.is_file() {
-            return Err(fail(
-                Exit::Usage,
-                format!("no lane {name:?}; there are: {}", names(dir)?.join(", ")),
-            ));
-        }
-        let whole = Whole::of(&path)?;
-        Lane::named(name, &whole.text, &Cases::builtin())
-            .map_err(|(line, what)| whole.error(line, &what))
-    }
-
     /// From a file that a run has kept, with the cases of that run: a lane made whole, or one of a time when each
     /// lane's file was.
     pub fn read(path: &Path, name: &str, cases: &Cases) -> Result<Lane> {
@@ -197,16 +184,12 @@ impl Lane {
         })
     }
 
-    fn named(name: &str, text: &str, cases: &Cases) -> Result<Lane, (usize, String)> {
+    pub(super) fn named(name: &str, text: &str, cases: &Cases) -> Result<Lane, (usize, String)> {
         Ok(Lane {
             name: name.to_owned(),
             config: text.to_owned(),
             ..parse(text, cases)?
         })
-    }
-
-    pub fn load_all(dir: &Path) -> Result<Vec<Lane>> {
-        names(dir)?.iter().map(|n| Lane::load(dir, n)).collect()
     }
 
     /// The load of `make test`.
@@ -234,21 +217,6 @@ impl Lane {
         }
         boots
     }
-}
-
-pub fn names(dir: &Path) -> Result<Vec<String>> {
-    let mut names: Vec<String> = fs::read_dir(dir)
-        .with_context(|| format!("cannot list {}", dir.display()))?
-        .filter_map(|e| {
-            e.ok()?
-                .file_name()
-                .to_str()?
-                .strip_suffix(".config")
-                .map(str::to_owned)
-        })
-        .collect();
-    names.sort();
-    Ok(names)
 }
 
 fn parse(text: &str, cases: &Cases) -> Result<Lane, (usize, String)> {

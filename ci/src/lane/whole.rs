@@ -5,7 +5,7 @@
 use crate::base::exit::{Exit, fail};
 use crate::lane::config::Options;
 use crate::lane::controls::Controls;
-use crate::lane::spec::names;
+use crate::lane::head::{complaint, header, line, names};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -34,24 +34,6 @@ type Head = BTreeMap<Key, (Value, Place)>;
 
 fn key(path: &[&str]) -> Key {
     path.iter().map(|p| (*p).to_owned()).collect()
-}
-
-/// The TOML of a lane's text. Every other line becomes an empty one, so that line numbers are the file's.
-pub fn header(text: &str) -> String {
-    let lines = text.lines();
-    lines
-        .map(|l| l.strip_prefix("#:").unwrap_or("").to_owned() + "\n")
-        .collect()
-}
-
-/// The line of a place in a header, and what is wrong with it.
-pub fn complaint(header: &str, e: &toml::de::Error) -> (usize, String) {
-    let at = e.span().map_or(0, |s| s.start.min(header.len()));
-    (line(header, at), e.message().to_owned())
-}
-
-fn line(header: &str, at: usize) -> usize {
-    header[..at].matches('\n').count() + 1
 }
 
 /// A file as it was read: a lane's, or a fragment.
