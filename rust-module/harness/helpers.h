@@ -60,6 +60,12 @@ struct pid;
 struct pid *nolocks_load_start(char *script);
 bool nolocks_load_stop(struct pid *pid);
 
+struct nolocks_object;
+int nolocks_objects_begin(void);
+void nolocks_objects_end(void);
+struct nolocks_object *nolocks_objects_alloc(unsigned int nr);
+void nolocks_objects_kvfree_rcu(struct nolocks_object *chain);
+
 unsigned int nolocks_blocked_kworkers(void);
 unsigned int nolocks_kworkers(void);
 int nolocks_watch_dying(void);

@@ -179,6 +179,11 @@ impl Events {
         self.get(bindings::vm_event_item_PGALLOC_NO_LOCKS_SLOTS)
     }
 
+    /// Requests with `__GFP_NO_LOCKS` that had no page.
+    pub(crate) fn refused(&self) -> u64 {
+        self.get(bindings::vm_event_item_PGALLOC_NO_LOCKS_FAIL)
+    }
+
     /// Pages put into slots.
     pub(crate) fn refilled(&self) -> u64 {
         self.get(bindings::vm_event_item_PAGE_SLOTS_REFILL)

@@ -4,5 +4,6 @@
 #include "../../harness/context.c"
 #include "../../harness/oracle.c"
 #include "../../harness/pages/pages.c"
+#include "../../harness/pages/kvfree.c"
 #include "../../harness/pages/load.c"
 #include "../../harness/pages/probes.c"

@@ -34,6 +34,7 @@ mod env;
 mod flags;
 mod hotplug;
 mod irq_works;
+mod kvfree;
 mod locks;
 mod nested;
 mod storm;

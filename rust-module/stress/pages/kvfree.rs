@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the flag was proposed for: `kvfree_rcu()` has a block wherever it is called.
+
+use core::ptr::NonNull;
+
+use kernel::{
+    error::to_result,
+    prelude::*,
+    sync::{
+        atomic::{
+            ordering::Relaxed,
+            Atomic, //
+        },
+        rcu::synchronize_rcu, //
+    }, //
+};
+
+use crate::{
+    context::{
+        Context,
+        Site, //
+    },
+    env::Env,
+    ktap::Outcome,
+    task::{
+        breathe,
+        Pinned, //
+    },
+    threads,
+    vm::Events, //
+};
+
+/// Objects that link each other.
+#[repr(C)]
+struct Chain {
+    _opaque: [u8; 0],
+}
+
+extern "C" {
+    fn nolocks_objects_begin() -> c_int;
+    fn nolocks_objects_end();
+    fn nolocks_objects_alloc(nr: c_uint) -> *mut Chain;
+    fn nolocks_objects_kvfree_rcu(chain: *mut Chain);
+}
+
+/// Where objects come from. There is one at a time.
+struct Cache(());
+
+impl Cache {
+    fn new() -> Result<Self> {
+        // SAFETY: A task that may sleep, and the case is run once.
+        to_result(unsafe { nolocks_objects_begin() })?;
+        Ok(Self(()))
+    }
+}
+
+impl Drop for Cache {
+    /// Waits until all objects are free.
+    fn drop(&mut self) {
+        // SAFETY: Begun in `new()`; a task that may sleep.
+        unsafe { nolocks_objects_end() };
+    }
+}
+
+struct Objects(NonNull<Chain>);
+
+// SAFETY: Any task may free them.
+unsafe impl Send for Objects {}
+
+impl Objects {
+    fn new(nr: u32) -> Result<Self> {
+        // SAFETY: Called by tasks that may sleep, while there is a cache.
+        NonNull::new(unsafe { nolocks_objects_alloc(nr) })
+            .map(Self)
+            .ok_or(ENOMEM)
+    }
+}
+
+impl Drop for Objects {
+    /// In any context but NMI.
+    fn drop(&mut self) {
+        // SAFETY: Nobody else has them.
+        unsafe { nolocks_objects_kvfree_rcu(self.0.as_ptr()) };
+    }
+}
+
+/// A flood from hard interrupts on all CPUs. What finds no block is linked by itself, and then freed one by
+/// one.
+pub(crate) fn rcu(env: &Env) -> Result<Outcome> {
+    const CONTEXT: Context = Context::Hardirq;
+    /// Objects that one interrupt frees, of some 500 in a block.
+    const BATCH: u32 = 64;
+    /// Batches between two grace periods.
+    const WAITING: u64 = 64;
+    /// Of so many objects one at most may ask for a block and get none.
+    const RARE: u64 = 100_000;
+    let cpus = threads::online_cpus().get();
+    let batches = env.config.pages.div_ceil(u64::from(BATCH));
+    let objects = batches * u64::from(BATCH * cpus);
+    let strays = Atomic::new(0u64);
+
+    env.fill_slots()?;
+    let cache = Cache::new()?;
+    let before = Events::now();
+    threads::run(cpus, &|_| {
+        let site = KBox::pin_init(Site::new(), GFP_KERNEL)?;
+
+        for nth in 1..=batches {
+            let mut objects = Some(Objects::new(BATCH)?);
+            let pinned = Pinned::new();
+            site.run(CONTEXT, || drop(objects.take()));
+            drop(pinned);
+            match nth % WAITING {
+                0 => synchronize_rcu(),
+                _ => breathe(),
+            }
+        }
+        strays.add(site.strays(), Relaxed);
+        Ok(())
+    })?;
+    drop(cache);
+    let after = Events::now();
+    let taken = |events: &Events| events.taken_from_lists() + events.taken_from_slots();
+    let (blocks, refused) = (
+        taken(&after) - taken(&before),
+        after.refused() - before.refused(),
+    );
+    let strays = strays.load(Relaxed);
+
+    pr_info!(
+        "# kvfree_rcu: context={} objects={objects} blocks={blocks} refused={refused}\n",
+        CONTEXT.name()
+    );
+    Ok(Outcome::Passed
+        .check(
+            refused * RARE <= objects,
+            fmt!("{refused} blocks were refused, for {objects} objects"),
+        )
+        .check(
+            blocks != 0 || !cfg!(CONFIG_KVFREE_RCU_BATCHED),
+            fmt!("nobody asked for a block"),
+        )
+        .check(
+            strays == 0,
+            fmt!("{strays} visits were not in the context asked for"),
+        ))
+}
