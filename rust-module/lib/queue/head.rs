@@ -15,7 +15,8 @@ use super::shard::Head;
 #[repr(transparent)]
 pub struct BulkHead(UnsafeCell<Head>);
 
-// SAFETY: Nobody but the queue, under its lock, uses what is in it.
+// SAFETY: Who reads the object leaves it alone, and of the queue only what owns the object uses it: the
+// list that it is in, which is one task's or under a lock.
 unsafe impl Send for BulkHead {}
 // SAFETY: As above.
 unsafe impl Sync for BulkHead {}
@@ -70,6 +71,11 @@ pub unsafe trait HasBulkHead {
 #[allow(unused_macros, reason = "not every module has objects with a head")]
 macro_rules! impl_has_bulk_head {
     (impl$({$($generics:tt)*})? HasBulkHead for $type:ty { self.$field:ident }) => {
+        // Refuses what ends the list of generics and begins something else that is unsafe.
+        const _: () = {
+            #[allow(dead_code)]
+            fn generics$(<$($generics)*>)?() {}
+        };
         // SAFETY: The address is that of a field, to which there could be a reference.
         unsafe impl$(<$($generics)*>)? $crate::queue::HasBulkHead for $type {
             #[inline]

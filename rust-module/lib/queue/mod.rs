@@ -127,6 +127,21 @@ impl<R: Policy> Shards<R> {
         }
     }
 
+    fn wait_until_empty(&self) {
+        if let Some(shard) = self.shards.first() {
+            shard::finish(
+                &**shard,
+                &self.shards,
+                |shard| {
+                    let _rest = shard.drain(true);
+                    shard.flush();
+                },
+                |shard| shard.freed.load(Acquire) + shard.twice.load(Acquire),
+                |shard| shard.state().with(|state| state.counts().pushed),
+            );
+        }
+    }
+
     /// Takes no lock, and what is in an open block stands for a full one.
     fn shrinkable(&self) -> usize {
         self.shards.iter().map(|shard| shard.shrinkable()).sum()
@@ -175,17 +190,8 @@ impl<R: Policy> Shards<R> {
 
 impl<R: Policy> Drop for Shards<R> {
     fn drop(&mut self) {
+        self.wait_until_empty();
         if let Some(shard) = self.shards.first() {
-            shard::finish(
-                &**shard,
-                &self.shards,
-                |shard| {
-                    let _rest = shard.drain(true);
-                    shard.flush();
-                },
-                |shard| shard.freed.load(Acquire) + shard.twice.load(Acquire),
-                |shard| shard.state().with(|state| state.counts().pushed),
-            );
             shard::shut_down(&**shard, &self.shards);
         }
     }
@@ -322,7 +328,7 @@ pub type BulkQueue = Queue<Plain>;
 ///
 /// An object may have an `Arc` to its queue. If that is the last one, the queue ends in a task of its own,
 /// which keeps the module until it is done. A module that is being unloaded cannot be kept: it has to call
-/// [`barrier()`](Queue::barrier) before it drops an `Arc` of its own.
+/// [`wait_until_empty()`](Queue::wait_until_empty) before it drops an `Arc` of its own.
 pub type DropQueue<T> = Queue<Destroy<T>>;
 
 /// Frees objects after a grace period. See [`BulkQueue`] and [`DropQueue`].
@@ -472,6 +478,15 @@ impl<R: Policy> Queue<R> {
     pub fn barrier(&self) {
         if !kernel::warn_on!(self.shards.is_reclaiming()) {
             self.shards.barrier();
+        }
+    }
+
+    /// Waits until no object is left, those included that destructors push meanwhile. Whoever else
+    /// pushes meanwhile may have it wait for ever. A destructor of an object in this queue cannot wait
+    /// for itself: the call warns and returns.
+    pub fn wait_until_empty(&self) {
+        if !kernel::warn_on!(self.shards.is_reclaiming()) {
+            self.shards.wait_until_empty();
         }
     }
 

@@ -69,15 +69,16 @@ pub(super) unsafe fn free(object: Object) {
 ///
 /// # Safety
 ///
-/// What `object()` returns of an allocation must be such that the memory can be freed with `kfree()`
-/// if the kind is `Slab`, and else as the private function `free()` beside this trait does.
+/// What `object()` returns of an allocation must be such that the private function `free()` beside this
+/// trait frees the memory, and `kfree()` as well if the kind is `Slab`: an object that is queued by its
+/// head is of no kind.
 pub unsafe trait Reclaimable: Allocator {
     /// How memory of this allocator is queued.
     #[doc(hidden)]
     fn object(address: NonNull<c_void>) -> (Object, Kind);
 }
 
-// SAFETY: `kfree()` is for what `kmalloc()` allocates.
+// SAFETY: `kfree()` is for what `kmalloc()` allocates, and so is `kvfree()`; it is aligned, and without a mark.
 unsafe impl Reclaimable for Kmalloc {
     #[inline]
     fn object(address: NonNull<c_void>) -> (Object, Kind) {
@@ -124,7 +125,7 @@ unsafe impl Reclaimable for NoLocks {
 ///
 /// - If `address()` returns one, the owner owns memory there in which its `Value` is, and which can be
 ///   freed as `object()` says: see [`Reclaimable`].
-/// - If it returns none, there is no value, and no memory.
+/// - If it returns none, there is no memory, and no value that would have to be dropped.
 /// - What dropping the owner does is to drop the value and to free that memory, no more.
 /// - To have the owner means nothing to who has a shared reference to the value: as long as the owner
 ///   is not used, both may exist, even if the owner comes from `ForeignOwnable::from_foreign()` when a

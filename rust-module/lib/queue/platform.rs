@@ -111,7 +111,7 @@ fn node_of(cpu: u32) -> NumaNode {
 }
 
 /// Calls `drop()` for `owner` in a task of its own, until which the module stays.
-pub(super) fn drop_elsewhere<T: ForeignOwnable>(owner: T) {
+pub(super) fn drop_elsewhere<T: ForeignOwnable + Send + 'static>(owner: T) {
     /// # Safety
     ///
     /// `owner` is from `into_foreign()` and passed to nobody else, and the task was created for this.
@@ -121,7 +121,7 @@ pub(super) fn drop_elsewhere<T: ForeignOwnable>(owner: T) {
         // SAFETY: By the safety requirement on the task, and nothing of ours is left on its stack.
         unsafe { nolocks_queue_ended() }
     }
-    // SAFETY: `end` takes what it is passed.
+    // SAFETY: `end` takes what it is passed, which any task may have, and for any time.
     unsafe { nolocks_queue_end_elsewhere(end::<T>, owner.into_foreign()) }
 }
 
@@ -431,7 +431,8 @@ impl<R: Policy> Works for Local<R> {
 }
 
 // SAFETY: The hooks say yes no sooner than RCU, whose counters only grow. The snapshots of a shard are
-// taken under its lock, so a later one has no smaller counter in it. RCU says which are the same.
+// taken under its lock, so a later one has no smaller counter in it. (A test's hook may say no to it and
+// yes to a later one: then this waits for it, and is asked itself.) RCU says which are the same.
 unsafe impl<R: Policy> shard::Platform for Local<R> {
     type Page = BlockPage<R>;
     type Snapshot = bindings::rcu_gp_seq;

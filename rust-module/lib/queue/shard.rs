@@ -436,7 +436,12 @@ pub struct Shard<P: Platform> {
 
 // SAFETY: The objects belong to the shard, and their memory to no task or CPU. Whether their
 // destructors may run anywhere is the business of who pushes them.
-unsafe impl<P: Platform> Send for Shard<P> where P::Page: Send {}
+unsafe impl<P: Platform> Send for Shard<P>
+where
+    P::Page: Send,
+    P::Snapshot: Send,
+{
+}
 
 impl<P: Platform> Shard<P> {
     /// A shard without objects and without blocks.
@@ -771,7 +776,12 @@ pub struct Waiting<P: Platform> {
 }
 
 // SAFETY: As for `Shard`.
-unsafe impl<P: Platform> Send for Waiting<P> where P::Page: Send {}
+unsafe impl<P: Platform> Send for Waiting<P>
+where
+    P::Page: Send,
+    P::Snapshot: Send,
+{
+}
 
 /// What no reader reads any more, for [`reclaim()`].
 #[must_use = "what is in it would be leaked"]

@@ -88,13 +88,14 @@ fn without_memory<T>(func: impl FnOnce() -> Result<T>) -> Result<T> {
 
 /// All of them.
 pub(crate) fn all(env: &Env) -> Result<Outcome> {
-    const PROMISES: [Case<Env>; 8] = [
+    const PROMISES: [Case<Env>; 9] = [
         ("timer", timer),
         ("shards", shards),
         ("grace_period", grace_period),
         ("long_list", long_list),
         ("blocks_by_drain", blocks_by_drain),
         ("own_queue", own_queue),
+        ("until_empty", until_empty),
         ("beside_destructor", beside_destructor),
         ("beside_reclaim", beside_reclaim),
     ];
@@ -308,6 +309,41 @@ fn own_queue(env: &Env) -> Result<Outcome> {
             references() - before.1
         ),
     ))
+}
+
+/// Pushes another one in its destructor, until none is left to be pushed.
+struct Successor(Arc<DropQueue<Successor>>, u64);
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        if self.1 != 0 {
+            if let Ok(next) = KBox::new(Self(self.0.clone(), self.1 - 1), GFP_KERNEL) {
+                self.0.push_mightsleep(next);
+            }
+        }
+        ENDED.add(1, Relaxed);
+    }
+}
+
+/// Who waits until a queue is empty waits for what destructors push, and has the last reference to it.
+fn until_empty(_env: &Env) -> Result<Outcome> {
+    const OBJECTS: u64 = 5;
+    let before = ENDED.load(Relaxed);
+    let queue = Arc::new(DropQueue::<Successor>::new(NAME)?, GFP_KERNEL)?;
+
+    queue.push_mightsleep(KBox::new(
+        Successor(queue.clone(), OBJECTS - 1),
+        GFP_KERNEL,
+    )?);
+    queue.wait_until_empty();
+    let ended = ENDED.load(Relaxed) - before;
+    let is_last = Arc::into_unique_or_drop(queue).is_some();
+    Ok(Outcome::Passed
+        .check(
+            ended == OBJECTS,
+            fmt!("{ended} destructors were run of {OBJECTS}"),
+        )
+        .check(is_last, fmt!("there is another reference to the queue")))
 }
 
 /// Whether a destructor runs, and how many saw a drain meanwhile.
