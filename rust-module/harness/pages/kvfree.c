@@ -32,12 +32,21 @@ void nolocks_objects_end(void)
 	kmem_cache_destroy(nolocks_objects);
 }
 
-/* Returns a chain of @nr objects, or NULL. May sleep. */
+/*
+ * Returns a chain of @nr objects, or NULL. May sleep.
+ *
+ * debugobjects will have one of its own for each. It turns itself off if it has
+ * none left, and allocates more where a task may sleep only: here.
+ */
 struct nolocks_object *nolocks_objects_alloc(unsigned int nr)
 {
 	struct nolocks_object *chain = NULL, *object;
 
 	while (nr--) {
+		struct rcu_head head;
+
+		init_rcu_head_on_stack(&head);
+		destroy_rcu_head_on_stack(&head);
 		object = kmem_cache_alloc(nolocks_objects, GFP_KERNEL);
 		if (!object) {
 			nolocks_objects_kvfree_rcu(chain);

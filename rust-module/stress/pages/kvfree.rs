@@ -90,13 +90,13 @@ impl Drop for Objects {
 pub(crate) fn rcu(env: &Env) -> Result<Outcome> {
     const CONTEXT: Context = Context::Hardirq;
     /// Objects that one interrupt frees, of some 500 in a block.
-    const BATCH: u32 = 64;
+    const BATCH: u32 = 16;
     /// Batches between two grace periods.
-    const WAITING: u64 = 64;
+    const WAITING: u64 = 256;
     /// Of so many objects one at most may ask for a block and get none.
     const RARE: u64 = 100_000;
     let cpus = threads::online_cpus().get();
-    let batches = env.config.pages.div_ceil(u64::from(BATCH));
+    let batches = env.config.pages.div_ceil(u64::from(BATCH * cpus));
     let objects = batches * u64::from(BATCH * cpus);
     let strays = Atomic::new(0u64);
 
