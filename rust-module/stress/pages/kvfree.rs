@@ -93,10 +93,11 @@ pub(crate) fn rcu(env: &Env) -> Result<Outcome> {
     const BATCH: u32 = 16;
     /// Batches between two grace periods.
     const WAITING: u64 = 256;
-    /// Of so many objects one at most may ask for a block and get none.
+    /// Of so many objects one at most may ask for a block and get none; of fewer, none.
     const RARE: u64 = 100_000;
     let cpus = threads::online_cpus().get();
-    let batches = env.config.pages.div_ceil(u64::from(BATCH * cpus));
+    // A quarter, as each of them has four lives: SLUB's, kvfree_rcu()'s, RCU's and debugobjects'.
+    let batches = (env.config.pages / 4).div_ceil(u64::from(BATCH * cpus));
     let objects = batches * u64::from(BATCH * cpus);
     let strays = Atomic::new(0u64);
 
