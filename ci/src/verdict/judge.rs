@@ -32,6 +32,7 @@ pub struct BootReport {
     pub name: String,
     pub kunit: Vec<Suite>,
     pub findings: Vec<Finding>,
+    /// None where a control has silenced it.
     pub debug_locks: Option<bool>,
 }
 
@@ -252,7 +253,7 @@ fn judge_shared_demands(
         name: MAIN.to_owned(),
         kunit,
         findings,
-        debug_locks: facts.debug_locks,
+        debug_locks: facts.debug_locks.filter(|_| expected.asks_lockdep),
     };
     (report, checks)
 }

@@ -378,17 +378,20 @@ fn a_later_boot_is_judged_by_its_own_skips_and_without_its_controls() {
         expect: BTreeMap::from([("invalid-wait-context".into(), String::new())]),
         ..control.clone()
     };
-    for (control, locks, green) in [
-        (&control, LOCKS, true),
-        (&control, silent.as_str(), false),
-        (&silencing, silent.as_str(), true),
+    for (control, locks, green, told) in [
+        (&control, LOCKS, true, Some(true)),
+        (&control, silent.as_str(), false, Some(false)),
+        // What it has silenced is not told of the lane.
+        (&silencing, silent.as_str(), true, None),
     ] {
         let console = format!("{BOOTED}{part}{DONE}");
         let facts = facts(&console, Ending::Done, "module c m.ko", locks, &skipped);
-        let (_, checks) = judge_later_boot(&lane, &boot, &[control], &Cases::builtin(), &facts);
+        let (report, checks) =
+            judge_later_boot(&lane, &boot, &[control], &Cases::builtin(), &facts);
         let mut tally = Tally::default();
         tally.take(&checks);
         assert_eq!(tally.result().is_ok(), green, "{locks}");
+        assert_eq!(report.debug_locks, told);
     }
     for (said, locks, kunit, green) in [
         ("", LOCKS, &skipped, true),
