@@ -9,9 +9,7 @@ use crate::command::args::{OnTop, Where};
 use crate::command::job::{DEFAULT_LANE, Job, check_users_tree};
 use crate::command::modules::at_prompt;
 use crate::guest::boot::Guest;
-use crate::lane::plan::MODULES;
 use crate::lane::spec::{Arch, Lane};
-use crate::run::ready::Ready;
 use anyhow::{Context, Result};
 use std::path::Path;
 
@@ -41,13 +39,7 @@ impl Job {
         progress.finish("built");
         let modules = self.build_lane_modules(lane, build)?;
         let run = self.run_folder("gdb")?;
-        let mut ready = Ready::new(
-            &self.cache,
-            &run,
-            lane,
-            &build.dir,
-            Some((&modules, MODULES)),
-        )?;
+        let mut ready = self.ready_with_modules(&run, lane, build, &modules)?;
         // A socket's path must be short, and TMPDIR may be long.
         let place = tempfile::tempdir_in("/tmp").or_exit(Exit::Setup)?;
         let socket = place.path().join("gdb");

@@ -10,7 +10,7 @@ use crate::command::args::{OnTop, Where};
 use crate::guest::root;
 use crate::host::qemu;
 use crate::host::setup::{self, Need};
-use crate::lane::plan::Plan;
+use crate::lane::plan::{MODULES, Plan};
 use crate::lane::spec::Lane;
 use crate::run::ready::Ready;
 use crate::run::{finish, folder};
@@ -182,6 +182,17 @@ impl Job {
         folders
             .filter(|dir| dir.join("nolocks-stamp.json").exists())
             .collect()
+    }
+
+    /// A guest of the lane's kernel, with the modules that every lane has.
+    pub fn ready_with_modules(
+        &self,
+        run: &Path,
+        lane: &Lane,
+        build: &Build,
+        modules: &Modules,
+    ) -> Result<Ready> {
+        Ready::new(&self.cache, run, lane, &build.dir, Some((modules, MODULES)))
     }
 
     pub fn build_lane_modules(&self, lane: &Lane, build: &Build) -> Result<Modules> {

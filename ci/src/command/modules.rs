@@ -11,7 +11,6 @@ use crate::guest::boot::Guest;
 use crate::host::setup::{self, Need};
 use crate::lane::cases::STRESS;
 use crate::lane::plan::MODULES;
-use crate::run::ready::Ready;
 use anyhow::{Context, Result};
 use std::fs;
 
@@ -61,13 +60,7 @@ impl Job {
         let (lane, build) = builds.first().context("no lane")?;
         let modules = self.build_lane_modules(lane, build)?;
         let run = self.run_folder("shell")?;
-        let ready = Ready::new(
-            &self.cache,
-            &run,
-            lane,
-            &build.dir,
-            Some((&modules, MODULES)),
-        )?;
+        let ready = self.ready_with_modules(&run, lane, build, &modules)?;
         println!(
             "in the guest: insmod /mnt/modules/{STRESS}.ko seconds=1; files left in /mnt stay in {}",
             ready.folder.display()

@@ -5,7 +5,7 @@ use crate::build::kernel::Build;
 use crate::command::args::{OnTop, Where};
 use crate::command::job::{DEFAULT_LANE, Job};
 use crate::lane::cases::Selection;
-use crate::lane::plan::{MAIN, MODULES, Plan};
+use crate::lane::plan::{MAIN, Plan};
 use crate::lane::spec::Lane;
 use crate::run::finish::finish;
 use crate::run::lane::boot_lane;
@@ -58,13 +58,7 @@ impl Job {
             .iter()
             .map(|(lane, build)| {
                 let modules = self.build_lane_modules(lane, build)?;
-                let ready = Ready::new(
-                    &self.cache,
-                    &run,
-                    lane,
-                    &build.dir,
-                    Some((&modules, MODULES)),
-                )?;
+                let ready = self.ready_with_modules(&run, lane, build, &modules)?;
                 let plan = plan(lane)?;
                 let metadata = self.metadata(&ready, &source, build, &plan)?;
                 Ok((ready, plan, metadata))

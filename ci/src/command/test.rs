@@ -8,9 +8,8 @@ use crate::command::job::{Job, check_users_tree};
 use crate::command::stress::cache_was;
 use crate::command::{check, compile_fail};
 use crate::host::setup::{self, Need};
-use crate::lane::plan::{MODULES, Plan};
+use crate::lane::plan::Plan;
 use crate::lane::spec::Lane;
-use crate::run::ready::Ready;
 use crate::verdict::tally::Tally;
 use anyhow::Result;
 use std::collections::BTreeMap;
@@ -45,13 +44,7 @@ impl Job {
             if refused.contains(&&*lane.name) {
                 compile_fail::check(&self.cache, build, lane.arch, &self.checkout, &mut tally)?;
             }
-            let ready = Ready::new(
-                &self.cache,
-                &run,
-                lane,
-                &build.dir,
-                Some((&modules, MODULES)),
-            )?;
+            let ready = self.ready_with_modules(&run, lane, build, &modules)?;
             let plan = Plan {
                 all_boots: true,
                 ..Plan::new(lane.test_load(), lane.queue.as_ref(), &BTreeMap::new())
