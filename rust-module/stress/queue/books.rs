@@ -14,7 +14,10 @@ use crate::{
         Env,
         NAME, //
     },
-    ktap::Outcome,
+    ktap::{
+        tell_tries,
+        Outcome, //
+    },
     node::{
         Watched,
         CORRUPT,
@@ -62,9 +65,7 @@ pub(crate) fn debugfs(env: &Env) -> Result<Outcome> {
             break (read, after);
         }
     };
-    if tries > 1 {
-        pr_info!("# tries: {tries}\n");
-    }
+    tell_tries(tries);
     if read == -(bindings::ENOENT as isize) {
         return Ok(Outcome::Skipped("there is no debugfs"));
     }
