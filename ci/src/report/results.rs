@@ -91,7 +91,7 @@ pub fn picture(report: &RunReport) -> Result<String> {
     }
     area.present()?;
     drop(area);
-    Ok(text)
+    Ok(format!("<!-- SPDX-License-Identifier: GPL-2.0 -->\n{text}"))
 }
 
 /// From none to all; the number stands in the cell as well.
@@ -126,6 +126,7 @@ mod tests {
             assert!(page.contains(part), "{part}");
         }
         let picture = picture(&report).unwrap();
+        assert!(picture.starts_with("<!-- SPDX-License-Identifier: GPL-2.0 -->\n<svg "));
         for lane in &report.lanes {
             assert!(picture.contains(&lane.name), "{}", lane.name);
         }

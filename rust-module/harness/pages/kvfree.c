@@ -8,8 +8,9 @@
 #include "../helpers.h"
 
 struct nolocks_object {
+	/* In front, as debugobjects knows what is freed by its own address. */
+	struct rcu_head rcu;
 	struct nolocks_object *next;
-	struct kvfree_rcu_head rcu;
 };
 
 static struct kmem_cache *nolocks_objects;
@@ -35,23 +36,20 @@ void nolocks_objects_end(void)
 /*
  * Returns a chain of @nr objects, or NULL. May sleep.
  *
- * debugobjects will have one of its own for each. It turns itself off if it has
- * none left, and allocates more where a task may sleep only: here.
+ * debugobjects has one of its own for each. It turns itself off if it has none
+ * left, and allocates more where a task may sleep only: here.
  */
 struct nolocks_object *nolocks_objects_alloc(unsigned int nr)
 {
 	struct nolocks_object *chain = NULL, *object;
 
 	while (nr--) {
-		struct rcu_head head;
-
-		init_rcu_head_on_stack(&head);
-		destroy_rcu_head_on_stack(&head);
 		object = kmem_cache_alloc(nolocks_objects, GFP_KERNEL);
 		if (!object) {
 			nolocks_objects_kvfree_rcu(chain);
 			return NULL;
 		}
+		init_rcu_head(&object->rcu);
 		object->next = chain;
 		chain = object;
 	}
