@@ -2,6 +2,7 @@
 #ifndef NOLOCKS_BENCH_H
 #define NOLOCKS_BENCH_H
 
+#include <linux/printk.h>
 #include <linux/timekeeping.h>
 
 /*
@@ -23,7 +24,12 @@
 	__best;								\
 })
 
-u64 nolocks_bench_kfree_rcu(unsigned int how, void **objects, unsigned int nr);
-void nolocks_bench_before_workers(void);
+#define NOLOCKS_PRINT(name, ops, ns)					\
+	pr_info("# bench: op=%s ops=%u ns=%llu\n", name, ops, ns)
+
+int nolocks_filler_start(void);
+void nolocks_filler_stop(void);
+u64 nolocks_busy_ns(void);
+void nolocks_before_workers(void);
 
 #endif

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `docs/bench.json`: the counts that the repository shows, and README and the cover letter quote.
+
+use super::counts::{Counted, Counts};
+use crate::base::cache::read_json;
+use crate::report::table::markdown;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+pub const JSON: &str = "docs/bench.json";
+/// Counts come again to the digit; what moves by more than this was changed.
+const MOVED: f64 = 0.01;
+
+#[derive(Deserialize)]
+pub struct Committed {
+    pub machines: BTreeMap<String, Sides>,
+}
+
+#[derive(Deserialize)]
+pub struct Sides {
+    pub without: Counted,
+    pub with: Counted,
+}
+
+impl Committed {
+    /// Nothing where there is none, or one of another runner.
+    pub fn of(checkout: &Path) -> Option<Committed> {
+        read_json(&checkout.join(JSON))
+    }
+
+    /// What a machine's counts are now that they were not: a line for each.
+    pub fn moved(&self, machine: &str, without: &Counted, with: &Counted) -> Vec<String> {
+        let Some(old) = self.machines.get(machine) else {
+            return vec![format!("{machine}: not in {JSON}")];
+        };
+        let sides = [
+            ("without", &old.without, without),
+            ("with", &old.with, with),
+        ];
+        let moved = sides.into_iter().flat_map(|(side, old, new)| {
+            new.ops.iter().filter_map(move |(op, n)| {
+                let line = format!("{machine} {side} the series: {op}");
+                match old.ops.get(op) {
+                    None => Some(format!("{line} {n:.2}, and was not counted")),
+                    Some(old) if (n - old).abs() > MOVED * old => {
+                        let percent = 100.0 * (n - old) / old;
+                        Some(format!("{line} {old:.2} -> {n:.2} ({percent:+.1} %)"))
+                    }
+                    Some(_) => None,
+                }
+            })
+        });
+        moved.collect()
+    }
+}
+
+/// A row of README: what it is called, and which counts it shows.
+type Row = (&'static str, &'static [(Side, &'static str)]);
+
+#[derive(Clone, Copy)]
+enum Side {
+    Without,
+    With,
+}
+use Side::{With, Without};
+
+const ROWS: &[Row] = &[
+    (
+        "a `GFP_KERNEL` page and its free, without the series; with it",
+        &[(Without, "gfp_kernel"), (With, "gfp_kernel")],
+    ),
+    ("`GFP_NOWAIT`, with it", &[(With, "gfp_nowait")]),
+    (
+        "`__GFP_NO_LOCKS` and `free_pages_nolock()`, from the lists",
+        &[(With, "no_locks_free_nolock")],
+    ),
+    (
+        "the same with interrupts disabled (`PREEMPT_RT`: from the slots)",
+        &[(With, "no_locks_irqs_off")],
+    ),
+    ("a call that fails", &[(With, "no_locks_failing")]),
+    (
+        "`kfree_rcu()` of mainline; with the series",
+        &[(Without, "kfree_rcu"), (With, "kfree_rcu")],
+    ),
+    (
+        "`kvfree_rcu()` of vmalloc memory, likewise",
+        &[
+            (Without, "kvfree_rcu_vmalloc"),
+            (With, "kvfree_rcu_vmalloc"),
+        ],
+    ),
+    (
+        "`push(box)`; of a `VBox`",
+        &[(With, "push"), (With, "push_vmalloc")],
+    ),
+    (
+        "`push_headless(box)`; `kfree_rcu_mightsleep()`",
+        &[(With, "push_headless"), (With, "kfree_rcu_mightsleep")],
+    ),
+    (
+        "`try_push(box)`; `kfree_rcu_nolock()`",
+        &[(With, "try_push"), (With, "kfree_rcu_nolock")],
+    ),
+    (
+        "from `push()` to free; `kfree_rcu()`",
+        &[(With, "push_to_free"), (With, "kfree_rcu_to_free")],
+    ),
+];
+
+/// README's table.
+pub fn summary(committed: &Committed) -> String {
+    let cell = |counts: &Counts, op: &str| match counts.get(op) {
+        Some(n) => format!("{n:.0}"),
+        None => "–".to_owned(),
+    };
+    let names = committed.machines.keys().cloned();
+    let header: Vec<String> = [String::new()].into_iter().chain(names).collect();
+    let rows: Vec<Vec<String>> = ROWS
+        .iter()
+        .map(|(name, shown)| {
+            let machines = committed.machines.values().map(|sides| {
+                let cells = shown.iter().map(|(side, op)| match side {
+                    Without => cell(&sides.without.ops, op),
+                    With => cell(&sides.with.ops, op),
+                });
+                cells.collect::<Vec<_>>().join("; ")
+            });
+            [(*name).to_owned()].into_iter().chain(machines).collect()
+        })
+        .collect();
+    markdown(&header, &rows, 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(op: &str, n: f64) -> Counted {
+        Counted {
+            ops: Counts::from([(op.to_owned(), n)]),
+            ..Counted::default()
+        }
+    }
+
+    #[test]
+    fn readme_shows_what_is_committed() {
+        let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let committed = Committed::of(&checkout).expect("docs/bench.json");
+        let summary = summary(&committed);
+        let readme = std::fs::read_to_string(checkout.join("README.md")).unwrap();
+        assert!(
+            readme.contains(&summary),
+            "README.md needs this table:\n{summary}"
+        );
+    }
+
+    #[test]
+    fn a_count_that_moved_is_said() {
+        let old = Committed {
+            machines: BTreeMap::from([(
+                "m".to_owned(),
+                Sides {
+                    without: counted("push", 1.0),
+                    with: counted("push", 100.0),
+                },
+            )]),
+        };
+        let same = counted("push", 1.0);
+        assert!(old.moved("m", &same, &counted("push", 101.0)).is_empty());
+        assert_eq!(
+            old.moved("m", &same, &counted("push", 98.0)),
+            ["m with the series: push 100.00 -> 98.00 (-2.0 %)"]
+        );
+        assert!(old.moved("m", &same, &counted("pop", 1.0))[0].contains("was not counted"));
+        assert_eq!(old.moved("n", &same, &same).len(), 1);
+        assert!(summary(&old).contains("| 100; – |"));
+    }
+}

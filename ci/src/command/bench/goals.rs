@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0
+//! What the series and the queue may cost, and what they aim at.
+
+use super::counts::Counts;
+use crate::base::exit::{Exit, fail};
+use anyhow::{Result, ensure};
+
+/// What an operation is to cost at most: a multiple of another's cost, and so much on top.
+pub struct Goal {
+    pub op: &'static str,
+    pub factor: f64,
+    pub of: &'static str,
+    pub plus: f64,
+    /// With interrupts disabled it is the slots that serve PREEMPT_RT, and the lists elsewhere.
+    pub on_rt_only: bool,
+}
+
+pub const GOALS: &[Goal] = &[
+    goal("no_locks_free_nolock", 0.75, "gfp_nowait"),
+    Goal {
+        plus: 10.0,
+        ..goal("no_locks_registered", 1.0, "no_locks_free_nolock")
+    },
+    Goal {
+        on_rt_only: true,
+        ..goal("no_locks_irqs_off", 0.35, "gfp_nowait")
+    },
+    goal("no_locks_failing", 1.0, "no_locks_free_nolock"),
+    goal("no_locks_zero", 1.0, "alloc_pages_nolock"),
+    goal("push", 0.5, "kfree_rcu"),
+    goal("push_headless", 0.5, "kfree_rcu_mightsleep"),
+    goal("try_push", 0.5, "kfree_rcu_nolock"),
+    goal("push_vmalloc", 0.5, "kvfree_rcu_vmalloc"),
+    goal("push_to_free", 0.8, "kfree_rcu_to_free"),
+];
+
+const fn goal(op: &'static str, factor: f64, of: &'static str) -> Goal {
+    Goal {
+        op,
+        factor,
+        of,
+        plus: 0.0,
+        on_rt_only: false,
+    }
+}
+
+impl Goal {
+    /// The most that it may be; nothing where either was not counted.
+    pub fn most(&self, counts: &Counts, is_rt: bool) -> Option<f64> {
+        let applies = counts.contains_key(self.op) && (is_rt || !self.on_rt_only);
+        applies.then_some(self.factor * counts.get(self.of)? + self.plus)
+    }
+}
+
+/// What the series may cost those who do not ask for it, in instructions an operation.
+pub const PRICE: f64 = 2.0;
+/// Everybody else's operations: the ordinary pages', and queueing for mainline's kfree_rcu() and its kin.
+const OTHERS: &[&str] = &["gfp_", "kfree_rcu", "kvfree_rcu"];
+
+/// What of mainline's own became dearer than `PRICE`.
+pub fn check_price(before: &Counts, after: &Counts) -> Result<()> {
+    let others: Vec<&String> = before
+        .keys()
+        .filter(|op| OTHERS.iter().any(|kind| op.starts_with(kind)))
+        .collect();
+    ensure!(!others.is_empty(), "nothing was counted without the series");
+    let mut dearer = Vec::new();
+    for op in others {
+        match after.get(op) {
+            None => dearer.push(format!("{op} not counted with the series")),
+            Some(after) if after - before[op] > PRICE => {
+                dearer.push(format!("{op} {:.2} before, {after:.2} after", before[op]));
+            }
+            Some(_) => {}
+        }
+    }
+    match dearer.is_empty() {
+        true => Ok(()),
+        false => Err(fail(Exit::Test, dearer.join("; "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dear_series_is_a_failure() {
+        let counts = |pages: f64, objects: f64| {
+            Counts::from([
+                ("gfp_kernel".to_owned(), pages),
+                ("kfree_rcu".to_owned(), objects),
+                ("alloc_pages_nolock".to_owned(), 10.0 * pages),
+            ])
+        };
+        let before = counts(738.0, 110.0);
+        check_price(&before, &counts(740.0, 112.0)).unwrap();
+        check_price(&before, &counts(73.0, 11.0)).unwrap();
+        let why = |after| check_price(&before, &after).unwrap_err().to_string();
+        assert_eq!(
+            why(counts(740.5, 112.0)),
+            "gfp_kernel 738.00 before, 740.50 after"
+        );
+        assert!(why(counts(738.0, 112.5)).starts_with("kfree_rcu 110.00"));
+        assert!(why(Counts::new()).contains("not counted"));
+        assert!(check_price(&Counts::new(), &Counts::new()).is_err());
+    }
+
+    #[test]
+    fn a_goal_is_of_the_same_machine_and_of_preempt_rt_where_it_says_so() {
+        let counts = Counts::from([
+            ("gfp_nowait".to_owned(), 800.0),
+            ("no_locks_irqs_off".to_owned(), 553.0),
+        ]);
+        let slots = GOALS.iter().find(|g| g.on_rt_only).unwrap();
+        assert_eq!(slots.most(&counts, true), Some(0.35 * 800.0));
+        assert_eq!(slots.most(&counts, false), None);
+        assert_eq!(GOALS[0].most(&counts, true), None);
+    }
+}

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: GPL-2.0
+//! `make bench`: what a page and what queueing an object cost, in instructions, with the series and
+//! without it. Counted by QEMU, so that the digits come again on any machine.
+
+mod committed;
+mod counts;
+mod goals;
+mod picture;
+mod tables;
+
+use crate::base::cache::{write_atomic, write_json};
+use crate::build::kernel::Stamp;
+use crate::build::modules::build_modules;
+use crate::command::job::Job;
+use crate::command::series_check::without_options;
+use crate::host::qemu;
+use crate::host::setup::{self, Need};
+use crate::lane::spec::Lane;
+use crate::report::table::{markdown, table};
+use crate::run::ready::Ready;
+use crate::source::series::Series;
+use crate::source::tree::Origin;
+use crate::verdict::judge::judge_boot_with_case;
+use crate::verdict::tally::Tally;
+use anyhow::{Context, Result};
+use committed::Committed;
+use counts::{Counted, check_stranded};
+use goals::{PRICE, check_price};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+use tables::Table;
+
+/// Parts of the names of options in Kconfig.fragment that would be in every count.
+const DEBUGGING: &[&str] = &[
+    "KUNIT",
+    "DEBUG_KERNEL",
+    "DEBUG_ASSERTIONS",
+    "OVERFLOW_CHECKS",
+    "LOCKUP",
+    "WATCHDOG",
+    "HUNG",
+];
+/// Modules that need nothing that mainline lacks, and one that does.
+const MODULES: &[&str] = &[
+    "nolocks_bench_pages",
+    "nolocks_bench_kvfree",
+    "nolocks_strand",
+];
+const QUEUE: &str = "nolocks_bench_queue";
+const PICTURE: &str = "bench.svg";
+
+/// One machine's kernel, with the series or without it.
+struct Side {
+    counted: Counted,
+    stamp: Stamp,
+    origin: Origin,
+}
+
+struct Machine {
+    lane: Lane,
+    before: Side,
+    after: Side,
+}
+
+impl Machine {
+    fn tables(&self) -> Vec<Table> {
+        let mut options = self.lane.config.lines();
+        let is_rt = options.any(|line| line == "CONFIG_PREEMPT_RT=y");
+        tables::tables(&self.before.counted, &self.after.counted, is_rt)
+    }
+
+    fn page(&self) -> String {
+        let tables = self.tables();
+        let tables = tables
+            .iter()
+            .map(|t| format!("\n{}", markdown(&t.header, &t.rows, t.left)));
+        format!(
+            "\n## {}\n{}\nConfigurations: {} without the series, {} with it.\n",
+            self.lane.about,
+            tables.collect::<String>(),
+            self.before.stamp.config,
+            self.after.stamp.config
+        )
+    }
+}
+
+/// On one machine of `ci/bench/`, or on all of them.
+pub fn run(job: &Job, machine: Option<&str>) -> Result<()> {
+    setup::ensure(&job.cache, Need::Lanes, job.yes)?;
+    let series = job.series()?;
+    let run = job.run_folder("bench")?;
+    let mut tally = Tally::default();
+    let dir = job.checkout.join("ci/bench");
+    let machines = match machine {
+        None | Some("all") => Lane::load_all(&dir)?,
+        Some(name) => vec![Lane::load(&dir, name)?],
+    };
+    let mut measured = Vec::new();
+    for lane in machines {
+        let before = measure(job, &run, &lane, &series.prefix(0), &mut tally)?;
+        let after = measure(job, &run, &lane, &series, &mut tally)?;
+        tally.check(
+            &format!(
+                "{}: nothing of mainline's costs more than {PRICE} instructions more",
+                lane.name
+            ),
+            check_price(&before.counted.ops, &after.counted.ops),
+        )?;
+        let machine = Machine {
+            lane,
+            before,
+            after,
+        };
+        println!("\n{}", machine.lane.about);
+        for shown in machine.tables() {
+            println!("{}", table(shown.header, shown.rows, shown.left));
+        }
+        measured.push(machine);
+    }
+    if let Some(committed) = Committed::of(&job.checkout) {
+        say_moved(&committed, &measured);
+    }
+    write(job, &run, &measured)?;
+    println!("{}", tally.closing());
+    tally.result()
+}
+
+fn say_moved(committed: &Committed, measured: &[Machine]) {
+    let moved: Vec<String> = measured
+        .iter()
+        .flat_map(|m| committed.moved(&m.lane.name, &m.before.counted, &m.after.counted))
+        .collect();
+    match moved.as_slice() {
+        [] => println!("no count is another than in {}", committed::JSON),
+        moved => println!(
+            "other than in {}:\n  {}",
+            committed::JSON,
+            moved.join("\n  ")
+        ),
+    }
+}
+
+/// What is to be kept in docs/: the counts, a page of them and its picture.
+fn write(job: &Job, run: &Path, measured: &[Machine]) -> Result<()> {
+    let with = &measured.first().context("ci/bench has no machine")?.after;
+    let date = jiff::Zoned::now().date().to_string();
+    let side = |side: &Side| -> Result<Value> {
+        let mut value = serde_json::to_value(&side.counted)?;
+        value["build"] = serde_json::to_value(&side.stamp)?;
+        Ok(value)
+    };
+    let machines: BTreeMap<_, _> = measured
+        .iter()
+        .map(|m| {
+            let both = json!({ "without": side(&m.before)?, "with": side(&m.after)? });
+            Ok((&m.lane.name, both))
+        })
+        .collect::<Result<_>>()?;
+    let all = json!({
+        "date": date,
+        "unit": "instructions an operation",
+        "tree": with.origin,
+        "series": with.stamp.series,
+        "machines": machines,
+        "tools": tools(job, measured)?,
+    });
+    let file = run.join("bench.json");
+    write_json(&file, &all)?;
+
+    let counted = measured.iter().map(|m| (&*m.lane.name, &m.after.counted));
+    let picture = picture::draw(&counted.collect())?;
+    let shown = match &picture {
+        None => String::new(),
+        Some(_) => {
+            format!(
+                "\n![instructions a page and its free cost, by the size of the burst]({PICTURE})\n"
+            )
+        }
+    };
+    if let Some(picture) = picture {
+        write_atomic(&run.join(PICTURE), &picture)?;
+    }
+    let summary = committed::summary(&serde_json::from_value(all)?);
+    let pages: String = measured.iter().map(Machine::page).collect();
+    let page = run.join("bench.md");
+    let text = format!("{}\n{summary}{shown}{pages}", preface(&date, with));
+    write_atomic(&page, &text)?;
+    println!("results: {} and {}", file.display(), page.display());
+    Ok(())
+}
+
+/// Each machine's QEMU is one of them: it does the counting.
+fn tools(job: &Job, machines: &[Machine]) -> Result<Value> {
+    let mut all = serde_json::Map::new();
+    for arch in machines.iter().map(|m| m.lane.arch) {
+        let qemu = qemu::find(&job.cache, arch)?;
+        let Value::Object(mut tools) = setup::versions(&job.cache, &qemu.program) else {
+            continue;
+        };
+        if let Some(qemu) = tools.remove("qemu") {
+            all.insert(arch.qemu().to_owned(), qemu);
+        }
+        all.append(&mut tools);
+    }
+    Ok(Value::Object(all))
+}
+
+fn preface(date: &str, with: &Side) -> String {
+    let Origin { version, from, id } = &with.origin;
+    format!(
+        "# What a page and queueing an object cost\n\n\
+        Instructions an operation, counted by QEMU with `-icount shift=0` on one CPU: `make bench`, {date}.\n\
+        Linux {version} ({from}, SHA-256 {id}), series {}. `bench.json` beside this has the tools too.\n",
+        with.stamp.series
+    )
+}
+
+/// On the machine's kernel with as much of the series as is given.
+fn measure(
+    job: &Job,
+    run: &Path,
+    machine: &Lane,
+    series: &Series,
+    tally: &mut Tally,
+) -> Result<Side> {
+    let with = !series.patches.is_empty();
+    let side = if with { "with" } else { "without" };
+    let lane = Lane {
+        name: format!("{}-{side}", machine.name),
+        ..machine.clone()
+    };
+    let modules: Vec<&str> = match with {
+        true => MODULES.iter().copied().chain([QUEUE]).collect(),
+        false => MODULES.to_vec(),
+    };
+    let fragment = without_options(&job.fragment()?, DEBUGGING);
+    let (source, build) = job.build_machine_kernel("bench", &lane, series, &fragment)?;
+    let place = job.checkout.join("rust-module/bench");
+    let built = build_modules(&job.cache, &build.dir, lane.arch, &place, false)?;
+    let ready = Ready::new(&job.cache, run, &lane, &build.dir, Some((&built, &modules)))?;
+    let steps: Vec<String> = modules
+        .iter()
+        .map(|m| format!("module {m} {m}.ko"))
+        .collect();
+    let outcome = ready.boot("main", &steps.join("\n"), Duration::ZERO)?;
+    let facts = ready.read_facts("main")?;
+    for module in &modules {
+        tally.take(&judge_boot_with_case(&lane.name, &facts, module));
+    }
+    tally.check(
+        &format!("{}: a page that could not be freed at once", lane.name),
+        check_stranded(&outcome.console, with),
+    )?;
+    Ok(Side {
+        counted: Counted::read(&outcome.console)?,
+        stamp: build.stamp,
+        origin: source.origin.clone(),
+    })
+}

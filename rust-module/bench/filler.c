@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What everybody on the one CPU does while somebody waits. QEMU's clock jumps
+ * over the time in which a CPU is idle, so a thread that counts its turns keeps
+ * it busy, and what the thread took is known.
+ */
+#include <linux/err.h>
+#include <linux/kthread.h>
+#include <linux/sched.h>
+
+#include "bench.h"
+
+/* Of a loop that does nothing: long beside what is around it, short beside all that is measured. */
+#define TURN	10000
+/* Fewer than a tick is long, of which the least is taken. */
+#define TURNS	20
+#define ROUNDS	20
+
+static struct task_struct *nolocks_filler;
+static bool nolocks_filler_is_over;
+static unsigned long nolocks_turns;
+static u64 nolocks_ns_of_turns;
+
+static void nolocks_take_turn(void)
+{
+	for (unsigned int i = 0; i < TURN; i++)
+		barrier();
+	WRITE_ONCE(nolocks_turns, nolocks_turns + 1);
+	cond_resched();
+}
+
+static int nolocks_fill(void *unused)
+{
+	while (!READ_ONCE(nolocks_filler_is_over))
+		nolocks_take_turn();
+	while (!kthread_should_stop())
+		schedule_timeout_interruptible(1);
+	return 0;
+}
+
+/* Starts it, with the least of priorities. May sleep. */
+int nolocks_filler_start(void)
+{
+	nolocks_ns_of_turns = NOLOCKS_BEST(ROUNDS, TURNS, nolocks_take_turn());
+	nolocks_filler = kthread_create(nolocks_fill, NULL, "nolocks_filler");
+	if (IS_ERR(nolocks_filler))
+		return PTR_ERR(nolocks_filler);
+	sched_set_normal(nolocks_filler, MAX_NICE);
+	wake_up_process(nolocks_filler);
+	return 0;
+}
+
+void nolocks_filler_stop(void)
+{
+	WRITE_ONCE(nolocks_filler_is_over, true);
+	kthread_stop(nolocks_filler);
+}
+
+/* Nanoseconds that have not been the filler's. */
+u64 nolocks_busy_ns(void)
+{
+	return ktime_get_ns() -
+	       READ_ONCE(nolocks_turns) * nolocks_ns_of_turns / TURNS;
+}
+
+/*
+ * Leaves the workers to a later time: to queue an object is one thing, to free
+ * it another, and whether a worker gets in between is up to chance.
+ */
+void nolocks_before_workers(void)
+{
+	sched_set_fifo(current);
+}

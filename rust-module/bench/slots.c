@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What a page costs that no lock may be waited for, from lists and from slots.
+ */
+#include <linux/delay.h>
+#include <linux/gfp.h>
+#include <linux/mm.h>
+#include <linux/tracepoint.h>
+
+#include "pages.h"
+#include "../harness/context.c"
+
+/* What the slots are asked to hold, and the largest burst takes. */
+#define DEPTH	64
+/* Bursts of 1, 2, 4 and so on. */
+#define SIZES	7
+
+#define NOLOCKS_FREE(page)	free_pages_nolock(page, 0)
+
+static struct page *nolocks_alloc(void)
+{
+	return alloc_page(__GFP_NO_LOCKS);
+}
+
+/* Zeroes the page, and falls back to the slots. */
+static struct page *nolocks_alloc_zeroed(void)
+{
+	return alloc_pages_nolock(0, NUMA_NO_NODE, 0);
+}
+
+static struct page *nolocks_alloc_nowait(void)
+{
+	return alloc_page(GFP_NOWAIT);
+}
+
+/* The least that a burst took, and how many of its pages there were none for. */
+struct nolocks_bursts {
+	u64 alloc[SIZES];
+	u64 free[SIZES];
+	unsigned int missing;
+};
+
+/* With @alloc a constant, so that it is inlined. */
+static __always_inline void nolocks_time_bursts(struct nolocks_bursts *bursts,
+						struct page *(*alloc)(void))
+{
+	memset(bursts, 0xff, sizeof(*bursts));
+	bursts->missing = 0;
+	for (unsigned int round = 0; round < ROUNDS; round++) {
+		for (unsigned int size = 0; size < SIZES; size++) {
+			u64 begin = ktime_get_ns(), mid;
+
+			for (unsigned int i = 0; i < 1U << size; i++)
+				nolocks_pages[i] = alloc();
+			mid = ktime_get_ns();
+			for (unsigned int i = 0; i < 1U << size; i++)
+				NOLOCKS_FREE(nolocks_pages[i]);
+			bursts->free[size] = min(bursts->free[size],
+						 ktime_get_ns() - mid);
+			bursts->alloc[size] = min(bursts->alloc[size], mid - begin);
+			for (unsigned int i = 0; i < 1U << size; i++)
+				bursts->missing += !nolocks_pages[i];
+		}
+	}
+}
+
+static struct nolocks_bursts nolocks_bursts;
+
+static void nolocks_no_locks(void)
+{
+	nolocks_time_bursts(&nolocks_bursts, nolocks_alloc);
+}
+
+static void nolocks_nolock(void)
+{
+	nolocks_time_bursts(&nolocks_bursts, nolocks_alloc_zeroed);
+}
+
+static void nolocks_nowait(void)
+{
+	nolocks_time_bursts(&nolocks_bursts, nolocks_alloc_nowait);
+}
+
+static void (*nolocks_visit)(void);
+
+static void nolocks_in_task(void)
+{
+	nolocks_visit();
+}
+
+static void nolocks_irqs_off(void)
+{
+	unsigned long flags;
+
+	local_irq_save(flags);
+	nolocks_visit();
+	local_irq_restore(flags);
+}
+
+static void nolocks_on_hard_irq_work(struct irq_work *work)
+{
+	nolocks_visit();
+}
+
+static void nolocks_in_hardirq(void)
+{
+	static struct irq_work work = IRQ_WORK_INIT_HARD(nolocks_on_hard_irq_work);
+
+	irq_work_queue(&work);
+	irq_work_sync(&work);
+}
+
+static bool nolocks_nmi_is_sent;
+
+bool nolocks_nmi_handler(unsigned long ip)
+{
+	if (!nolocks_nmi_is_sent)
+		return false;
+	nolocks_visit();
+	nolocks_nmi_is_sent = false;
+	return true;
+}
+
+static void nolocks_in_nmi(void)
+{
+	nolocks_nmi_is_sent = true;
+	nolocks_nmi_send(0);
+	while (READ_ONCE(nolocks_nmi_is_sent))
+		cpu_relax();
+}
+
+static void nolocks_print_bursts(const char *api, const char *where,
+				 void (*bursts)(void), void (*visit)(void))
+{
+	nolocks_visit = bursts;
+	/* All that the last one took is there again. */
+	msleep(100);
+	visit();
+	if (nolocks_bursts.missing) {
+		pr_info("# note: %s in %s: %u pages were missing\n", api, where,
+			nolocks_bursts.missing);
+		return;
+	}
+	for (unsigned int size = 0; size < SIZES; size++) {
+		pr_info("# burst: api=%s where=%s size=%u alloc_ns=%llu free_ns=%llu\n",
+			api, where, 1U << size, nolocks_bursts.alloc[size],
+			nolocks_bursts.free[size]);
+	}
+}
+
+/* Takes all that there is, with interrupts disabled. */
+static unsigned int nolocks_take_all(void)
+{
+	unsigned int n = 0;
+
+	while (n < NOLOCKS_ROOM && (nolocks_pages[n] = nolocks_alloc()))
+		n++;
+	return n;
+}
+
+static void nolocks_free_all(unsigned int n)
+{
+	while (n)
+		__free_page(nolocks_pages[--n]);
+}
+
+/* With interrupts disabled it is the slots alone that serve PREEMPT_RT. */
+static void nolocks_bench_irqs_off(void)
+{
+	unsigned long flags;
+	unsigned int n;
+	u64 pair, row, fail;
+
+	local_irq_save(flags);
+	pair = NOLOCKS_BEST(ROUNDS, DEPTH / 2, NOLOCKS_FREE(nolocks_alloc()));
+	row = NOLOCKS_BEST(ROUNDS, 1,
+			   NOLOCKS_ROW(DEPTH / 2, nolocks_alloc(), NOLOCKS_FREE));
+	n = nolocks_take_all();
+	fail = NOLOCKS_BEST(ROUNDS, OPS, nolocks_alloc());
+	local_irq_restore(flags);
+	nolocks_free_all(n);
+
+	NOLOCKS_PRINT("no_locks_irqs_off", DEPTH / 2, pair);
+	NOLOCKS_PRINT("no_locks_irqs_off_row", DEPTH / 2, row);
+	NOLOCKS_PRINT("no_locks_failing", OPS, fail - nolocks_loop);
+}
+
+/*
+ * Interrupts that run irq_works on the one CPU. The architectures count them
+ * where no module can look.
+ */
+static unsigned int nolocks_irq_works;
+static struct tracepoint *nolocks_tp;
+
+#ifdef CONFIG_X86
+#define NOLOCKS_TP		"irq_work_entry"
+
+static void nolocks_on_irq_work(void *data, int vector)
+{
+	nolocks_irq_works++;
+}
+#else
+#define NOLOCKS_TP		"ipi_raise"
+
+static void nolocks_on_irq_work(void *data, const struct cpumask *mask,
+				const char *reason)
+{
+	nolocks_irq_works += !strcmp(reason, "IRQ work interrupts");
+}
+#endif
+
+static void nolocks_match(struct tracepoint *tp, void *priv)
+{
+	if (!strcmp(tp->name, NOLOCKS_TP))
+		nolocks_tp = tp;
+}
+
+/* How many @visit takes; not a matter of instructions, so counted apart. */
+static void nolocks_count_irq_works(const char *name, unsigned int ops,
+				    void (*visit)(void))
+{
+	unsigned int before = READ_ONCE(nolocks_irq_works);
+
+	nolocks_visit = visit;
+	for (unsigned int op = 0; op < ops; op++)
+		nolocks_irqs_off();
+	pr_info("# irq_works: op=%s ops=%u n=%u\n", name, ops,
+		READ_ONCE(nolocks_irq_works) - before);
+}
+
+static void nolocks_burst(void)
+{
+	NOLOCKS_ROW(DEPTH / 2, nolocks_alloc(), NOLOCKS_FREE);
+}
+
+static void nolocks_fail(void)
+{
+	WARN_ON_ONCE(nolocks_alloc());
+}
+
+static void nolocks_bench_irq_works(void)
+{
+	unsigned long flags;
+	unsigned int n;
+
+	for_each_kernel_tracepoint(nolocks_match, NULL);
+	if (!nolocks_tp ||
+	    tracepoint_probe_register(nolocks_tp, nolocks_on_irq_work, NULL))
+		return;
+	/* All asked for again. */
+	msleep(100);
+	nolocks_count_irq_works("burst", 1, nolocks_burst);
+	msleep(100);
+	local_irq_save(flags);
+	n = nolocks_take_all();
+	local_irq_restore(flags);
+	nolocks_count_irq_works("failing", OPS, nolocks_fail);
+	nolocks_free_all(n);
+	tracepoint_probe_unregister(nolocks_tp, nolocks_on_irq_work, NULL);
+	tracepoint_synchronize_unregister();
+}
+
+/* Everything but what is in pages.c, with a user of the slots and without. */
+int nolocks_bench_slots(void)
+{
+	int err;
+
+	NOLOCKS_BENCH("no_locks", __free_page(nolocks_alloc()));
+	NOLOCKS_BENCH("no_locks_zero",
+		      __free_page(alloc_page(__GFP_NO_LOCKS | __GFP_ZERO)));
+	NOLOCKS_BENCH("no_locks_free_nolock", NOLOCKS_FREE(nolocks_alloc()));
+	nolocks_print_bursts("nowait", "task", nolocks_nowait, nolocks_in_task);
+	nolocks_print_bursts("no_locks", "task", nolocks_no_locks, nolocks_in_task);
+	nolocks_print_bursts("nolock", "task", nolocks_nolock, nolocks_in_task);
+
+	err = page_slots_register(DEPTH);
+	if (err)
+		return err;
+	NOLOCKS_BENCH("no_locks_registered", NOLOCKS_FREE(nolocks_alloc()));
+	nolocks_bench_irqs_off();
+	nolocks_print_bursts("no_locks", "task_registered", nolocks_no_locks,
+			     nolocks_in_task);
+	nolocks_print_bursts("no_locks", "irqs_off", nolocks_no_locks,
+			     nolocks_irqs_off);
+	nolocks_print_bursts("nolock", "irqs_off", nolocks_nolock, nolocks_irqs_off);
+	nolocks_print_bursts("no_locks", "hardirq", nolocks_no_locks,
+			     nolocks_in_hardirq);
+	nolocks_print_bursts("nolock", "hardirq", nolocks_nolock, nolocks_in_hardirq);
+	if (!nolocks_nmi_register()) {
+		nolocks_print_bursts("no_locks", "nmi", nolocks_no_locks,
+				     nolocks_in_nmi);
+		nolocks_print_bursts("nolock", "nmi", nolocks_nolock, nolocks_in_nmi);
+		nolocks_nmi_unregister();
+	}
+	nolocks_bench_irq_works();
+	page_slots_unregister(DEPTH);
+	return 0;
+}
