@@ -19,9 +19,9 @@ objects = $(call typed,OBJECTS,objects)
 on_top = $(call typed,CONFIG,config) $(call typed,BOOTARGS,bootargs)
 # Whoever types LANE=x means it: a target that would ignore it says so instead, and so does every one
 # of KDIR=$x where x is not set.
-takes = $(foreach v,KDIR LANE RUN TODAYS SECONDS THREADS SEED CASE REPEAT MASK PAGES OBJECTS CONFIG BOOTARGS BASE MUTANTS,$(if $(filter command%,$(origin $v)),$(if \
+takes = $(foreach v,KDIR LANE RUN TODAYS SECONDS THREADS SEED CASE REPEAT MASK PAGES OBJECTS CONFIG BOOTARGS BASE MUTANTS JOBS,$(if $(filter command%,$(origin $v)),$(if \
 	$(filter $v,$1),$(if $($v),,$(error $v= is empty)),$(error make $@ takes no $v=: it would change nothing))))
-run = @sh scripts/bootstrap.sh --checkout=$(call quote,$(CURDIR)) $(if $(filter 1 y yes,$(YES)),--yes)
+run = @sh scripts/bootstrap.sh --checkout=$(call quote,$(CURDIR)) $(if $(filter 1 y yes,$(YES)),--yes) $(call typed,JOBS,jobs)
 
 help:
 	@echo 'make setup         check the tools, install what is missing (asks; YES=1 or CI=true means yes), fetch a newer 7.3.x'
@@ -57,6 +57,7 @@ help:
 	@echo 'CONFIG=  a file of Kconfig options, BOOTARGS=  words for the kernel command line; for one stress, shell or gdb'
 	@echo 'OBJECTS=  the same of the queue'"'"'s'
 	@echo 'MUTANTS=  models, kernel, or names of ci/mutants/mutants.toml, with commas between'
+	@echo 'JOBS=  guests beside each other; otherwise as many as cores and memory allow, 4 cores each'
 	@echo 'NOLOCKS_CACHE=  where everything is built (default ~/.cache/nolocks)'
 
 setup check series-check sparse torture clean:
@@ -64,11 +65,11 @@ setup check series-check sparse torture clean:
 	$(run) $@
 
 stress:
-	$(call takes,KDIR LANE SECONDS THREADS SEED CASE REPEAT PAGES OBJECTS CONFIG BOOTARGS)
+	$(call takes,KDIR LANE SECONDS THREADS SEED CASE REPEAT PAGES OBJECTS CONFIG BOOTARGS JOBS)
 	$(run) $@ $(at) $(params) $(objects) $(on_top)
 
 soak:
-	$(call takes,KDIR LANE OBJECTS)
+	$(call takes,KDIR LANE OBJECTS JOBS)
 	$(run) $@ $(at) $(objects)
 
 bench:
@@ -83,7 +84,11 @@ shell gdb:
 	$(call takes,KDIR LANE CONFIG BOOTARGS)
 	$(run) $@ $(at) $(on_top)
 
-test build modules perf-kmem rust-analyzer:
+test:
+	$(call takes,KDIR LANE JOBS)
+	$(run) $@ $(at)
+
+build modules perf-kmem rust-analyzer:
 	$(call takes,KDIR LANE)
 	$(run) $@ $(at)
 

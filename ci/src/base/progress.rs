@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Progress of long steps: a bar on a terminal, a line now and then in a log.
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 const LOG_EVERY: Duration = Duration::from_secs(30);
+
+/// Guests beside each other have a line each.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 pub struct Progress {
     what: String,
@@ -31,6 +35,7 @@ impl Progress {
             } else {
                 "{prefix} {spinner} {elapsed} {wide_msg}"
             };
+            let bar = BARS.add(bar);
             bar.set_style(ProgressStyle::with_template(style).expect("a constant template"));
             bar.set_prefix(what.clone());
             bar.enable_steady_tick(Duration::from_millis(200));
@@ -93,6 +98,7 @@ impl Progress {
     pub fn finish(self, result: &str) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
+            BARS.remove(bar);
         }
         eprintln!("{}: {result} ({})", self.what, span(self.start.elapsed()));
     }

@@ -22,6 +22,9 @@ pub struct Cli {
     /// Install missing packages without asking (so does CI=true).
     #[arg(long, global = true)]
     pub yes: bool,
+    /// Guests beside each other [default: as many as cores and memory allow]
+    #[arg(long, global = true, value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
     #[command(subcommand)]
     pub command: Task,
 }

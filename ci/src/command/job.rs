@@ -30,6 +30,8 @@ pub struct Job {
     pub cache: Cache,
     pub checkout: PathBuf,
     pub yes: bool,
+    /// Guests beside each other; nothing if it is to be found out.
+    pub jobs: Option<usize>,
 }
 
 impl Job {
@@ -214,6 +216,7 @@ pub mod tests {
             cache: Cache::open(Some(cache)).unwrap(),
             checkout: Path::new(env!("CARGO_MANIFEST_DIR")).join(".."),
             yes: false,
+            jobs: None,
         }
     }
 }

@@ -101,6 +101,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         cache,
         checkout,
         yes,
+        jobs: cli.jobs.map(usize::from),
     };
     match cli.command {
         Task::Apply { .. }

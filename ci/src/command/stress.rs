@@ -7,9 +7,9 @@ use crate::command::job::{DEFAULT_LANE, Job};
 use crate::lane::cases::Selection;
 use crate::lane::plan::{MAIN, Plan};
 use crate::lane::spec::Lane;
+use crate::run::beside::{ReadyLane, boot_all, how_many};
 use crate::run::finish::finish;
 use crate::run::lane::boot_lane;
-use crate::run::ready::Ready;
 use crate::verdict::tally::Tally;
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -73,7 +73,7 @@ impl Job {
     fn boot_repeatedly(
         &self,
         run: &Path,
-        lanes: Vec<(Ready, Plan, Value)>,
+        lanes: Vec<ReadyLane>,
         cache: &str,
         repeat: u32,
     ) -> Result<()> {
@@ -109,15 +109,12 @@ impl Job {
     pub fn boot_lanes(
         &self,
         run: &Path,
-        lanes: Vec<(Ready, Plan, Value)>,
+        lanes: Vec<ReadyLane>,
         cache: &str,
         mut tally: Tally,
     ) -> Result<()> {
-        let mut reports = Vec::new();
-        for (ready, plan, metadata) in lanes {
-            let report = boot_lane(&ready, &metadata, &plan, &mut tally)?;
-            reports.push((report, metadata));
-        }
+        let at_once = self.jobs.unwrap_or_else(|| how_many(&lanes));
+        let reports = boot_all(lanes, at_once, &mut tally)?;
         finish(run, reports, cache, &tally)
     }
 }

@@ -179,7 +179,9 @@ impl Guest {
             "--exec",
             &format!("{exports}sh /mnt/guest.sh {name}"),
         ]);
-        let mut progress = Progress::new(format!("boot {name}"), 0);
+        let lane = self.share.file_name().unwrap_or_default();
+        let what = format!("{}: boot {name}", lane.to_string_lossy());
+        let mut progress = Progress::new(what, 0);
         let (mut group, lines) = spawn_lines(&mut vng)?;
         let mut console = String::new();
         let mut phase = Phase::Boot;

@@ -62,6 +62,14 @@ impl Tally {
         }
     }
 
+    /// Takes over what another has counted, and said.
+    pub fn absorb(&mut self, other: Tally) {
+        self.passed += other.passed;
+        self.skipped += other.skipped;
+        self.failures.extend(other.failures);
+        self.explored.extend(other.explored);
+    }
+
     pub fn closing(&self) -> String {
         let skipped = match self.skipped {
             0 => String::new(),
@@ -122,6 +130,19 @@ mod tests {
         tally.skipped(2);
         assert_eq!(tally.closing(), "1 passed, 1 failed, 2 skipped");
         assert!(tally.result().unwrap_err().to_string().contains("b: why"));
+    }
+
+    #[test]
+    fn what_another_counted_is_added() {
+        let mut other = Tally::default();
+        other.check("b", Err(anyhow::anyhow!("why"))).unwrap();
+        other.passed(2);
+        other.skipped(1);
+        let mut tally = Tally::default();
+        tally.passed(1);
+        tally.absorb(other);
+        assert_eq!(tally.closing(), "3 passed, 1 failed, 1 skipped");
+        assert!(tally.result().is_err());
     }
 
     #[test]

@@ -162,7 +162,7 @@ struct Ballast(KVVec<*mut bindings::page>);
 impl Ballast {
     const ORDER: c_uint = bindings::MAX_PAGE_ORDER;
     /// What is left to others: enough not to run out, and little to read into.
-    const LEFT: usize = 128 << 20 >> kernel::page::PAGE_SHIFT;
+    const LEFT: usize = 96 << 20 >> kernel::page::PAGE_SHIFT;
 
     fn new() -> Result<Self> {
         const GFP: bindings::gfp_t = bindings::GFP_NOWAIT | bindings::__GFP_NOWARN;

@@ -272,3 +272,33 @@ impl Drop for Setting {
         unsafe { bindings::fput(self.0.as_ptr()) }
     }
 }
+
+/// `vm.page_slots`.
+pub(crate) struct Limit(Setting);
+
+impl Limit {
+    /// Why a case is skipped that has none.
+    pub(crate) const MISSING: &str = "there is no vm.page_slots, or no /proc";
+
+    pub(crate) fn open() -> Result<Option<Self>> {
+        match Setting::open(c"/proc/sys/vm/page_slots") {
+            Err(err) if err == ENOENT => Ok(None),
+            setting => Ok(Some(Self(setting?))),
+        }
+    }
+
+    /// Does something while it is `value`. Afterwards it is what it was, also if that fails.
+    pub(crate) fn during<T>(&self, value: &[u8], work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let (old, length) = self.0.read()?;
+        let result = self.0.write(value).and_then(|()| work());
+        let restored = self.0.write(&old[..length]);
+        let result = result?;
+        restored.map(|()| result)
+    }
+
+    /// That `value` is refused, and changes nothing.
+    pub(crate) fn refuses(&self, value: &[u8]) -> Result<bool> {
+        let old = self.0.read()?;
+        Ok(self.0.write(value) == Err(EINVAL) && self.0.read()? == old)
+    }
+}

@@ -26,7 +26,7 @@ use crate::{
         breathe,
         Pinned, //
     },
-    vm::Setting, //
+    vm::Limit, //
 };
 
 /// Interrupts that others may have caused meanwhile, as a line on the console does.
@@ -37,22 +37,14 @@ pub(crate) fn irq_works(env: &Env) -> Result<Outcome> {
     let Ok(irq_works) = IrqWorks::watch() else {
         return Ok(Outcome::Skipped("no tracepoint tells of irq_works"));
     };
-    let setting = match Setting::open(c"/proc/sys/vm/page_slots") {
-        Err(err) if err == ENOENT => {
-            return Ok(Outcome::Skipped("there is no vm.page_slots, or no /proc"));
-        }
-        setting => setting?,
+    let Some(limit) = Limit::open()? else {
+        return Ok(Outcome::Skipped(Limit::MISSING));
     };
-    let old = setting.read()?;
 
     let burst = repeat(|| burst(env, &irq_works), |n| *n <= 1 + NOISE)?;
-    // From here on to where it is restored no error may end the case.
-    let failing = setting
-        .write(b"0")
-        .and_then(|()| repeat(|| failing(&irq_works), |(_, n)| *n <= NOISE));
-    let restored = setting.write(&old.0[..old.1]);
-    let (calls, failing) = failing?;
-    restored?;
+    let (calls, failing) = limit.during(b"0", || {
+        repeat(|| failing(&irq_works), |(_, n)| *n <= NOISE)
+    })?;
 
     pr_info!("# irq_works: burst={burst} failing={failing} calls={calls}\n");
     Ok(Outcome::Passed

@@ -45,7 +45,7 @@ use crate::{
     vm::{
         self,
         Events,
-        Setting, //
+        Limit, //
     }, //
 };
 
@@ -245,15 +245,13 @@ fn visit(
 /// zone where it may.
 fn fail(oracle: &Oracle, desk: &mut Desk, ctx: Context, outcome: Outcome) -> Result<Outcome> {
     // Else the thread that fills the slots is as fast as this, where interrupts are enabled.
-    let limit = Setting::open(c"/proc/sys/vm/page_slots")?;
-    let old = limit.read()?;
-
-    limit.write(b"0")?;
-    let tally = repeat(
-        || Ok(exhaust(oracle, desk, ctx)),
-        |tally| tally.is_final(ctx, usize::MAX),
-    );
-    limit.write(&old.0[..old.1])?;
+    let limit = Limit::open()?.ok_or(ENOENT)?;
+    let tally = limit.during(b"0", || {
+        repeat(
+            || Ok(exhaust(oracle, desk, ctx)),
+            |tally| tally.is_final(ctx, usize::MAX),
+        )
+    });
     Ok(tally?.check_each(ctx, "fail", usize::MAX, outcome))
 }
 

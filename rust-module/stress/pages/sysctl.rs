@@ -18,34 +18,24 @@ use crate::{
     vm::{
         self,
         Events,
-        Setting, //
+        Limit, //
     }, //
 };
 
 pub(crate) fn page_slots(env: &Env) -> Result<Outcome> {
-    let setting = match Setting::open(c"/proc/sys/vm/page_slots") {
-        Err(err) if err == ENOENT => {
-            return Ok(Outcome::Skipped("there is no vm.page_slots, or no /proc"));
-        }
-        setting => setting?,
+    let Some(limit) = Limit::open()? else {
+        return Ok(Outcome::Skipped(Limit::MISSING));
     };
-    let old = setting.read()?;
     let mut outcome = Outcome::Passed;
 
     env.fill_slots()?;
     for wrong in ["65", "-1", "x"] {
-        let result = setting.write(wrong.as_bytes());
         outcome = outcome.check(
-            result == Err(EINVAL) && setting.read()? == old,
-            fmt!("{wrong} was not refused: {result:?}"),
+            limit.refuses(wrong.as_bytes())?,
+            fmt!("{wrong} was not refused"),
         );
     }
-
-    // From here on to where it is restored no error may end the case.
-    let emptied = setting.write(b"0").and_then(|()| empty(outcome));
-    let restored = setting.write(&old.0[..old.1]);
-    outcome = emptied?;
-    restored?;
+    outcome = limit.during(b"0", || empty(outcome))?;
 
     let full = (0..threads::online_cpus().get())
         .map(threads::cpu_of)

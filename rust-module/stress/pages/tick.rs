@@ -52,7 +52,7 @@ use crate::{
     threads,
     vm::{
         Events,
-        Setting, //
+        Limit, //
     }, //
 };
 
@@ -188,17 +188,13 @@ fn wanted_permille(env: &Env, beside: Option<Kind>) -> u32 {
 /// First without slots, as mainline is, for a tenth of the time: nothing at all on `PREEMPT_RT`, and what
 /// the trylocks give elsewhere.
 pub(crate) fn nolock_beside_forks(env: &Env) -> Result<Outcome> {
-    let setting = match Setting::open(c"/proc/sys/vm/page_slots") {
-        Err(err) if err == ENOENT => {
-            return Ok(Outcome::Skipped("there is no vm.page_slots, or no /proc"));
-        }
-        setting => setting?,
+    let Some(limit) = Limit::open()? else {
+        return Ok(Outcome::Skipped(Limit::MISSING));
     };
     let period = period(env)?;
     let Some(load) = Load::start(Kind::Forks, threads::online_cpus().get())? else {
         return Ok(Outcome::Skipped("no such load can be had here"));
     };
-    let old = setting.read()?;
     let ask = Ask {
         api: Api::TryLock,
         period,
@@ -206,11 +202,7 @@ pub(crate) fn nolock_beside_forks(env: &Env) -> Result<Outcome> {
         beside: "forks_no_slots",
         permille: 0,
     };
-    // From here on to where it is restored no error may end the case.
-    let without = setting.write(b"0").and_then(|()| round(&ask));
-    let restored = setting.write(&old.0[..old.1]);
-    let without = without?.stat;
-    restored?;
+    let without = limit.during(b"0", || round(&ask))?.stat;
     let ask = Ask {
         ticks: ticks(env, period),
         beside: load.kind().name(),

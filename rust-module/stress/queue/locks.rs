@@ -34,8 +34,8 @@ use crate::{
 
 /// The lock of a shard, by the name that it was given.
 const SHARD: &[u8] = b"nolocks_queue";
-/// Pushes to be counted undisturbed: enough for some to fill a block and to open one.
-const PUSHES: usize = 3 * CAPACITY;
+/// Pushes to be counted undisturbed, all to one shard: enough for some to fill a block and to open one.
+const PUSHES: usize = CAPACITY + BLOCKLESS;
 /// Where no push finds a block each is like the one before.
 const BLOCKLESS: usize = 64;
 /// Visits that one of them may take: where each push has a drain come, that interrupts most of them.
@@ -78,6 +78,7 @@ fn count(
 ) -> Result<Outcome> {
     let queue = Queue::<Watched>::new(c"nolocks_queue_locks")?;
     let mut tally = Tally::new();
+    let _pinned = Pinned::new();
 
     Watched::fail((!memory).then_some(0), !memory);
     for nth in 0..VISITS * pushes {
@@ -86,7 +87,6 @@ fn count(
         }
         let origin = [Origin::Kmalloc, Origin::Vmalloc][nth % 2];
         let mut node = Some(Boxed::new(origin)?);
-        let _pinned = Pinned::new();
         desk.warm(2)?;
         desk.site.run(ctx, || {
             oracle.count(&mut tally, || {

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Lanes that are booted beside each other.
+
+use crate::lane::plan::Plan;
+use crate::report::run::LaneReport;
+use crate::run::lane::boot_lane;
+use crate::run::ready::Ready;
+use crate::verdict::tally::Tally;
+use anyhow::Result;
+use serde_json::Value;
+use std::fs;
+use std::sync::Mutex;
+use std::thread;
+
+/// A lane with what it is to do, and what is recorded of it.
+pub type ReadyLane = (Ready, Plan, Value);
+
+/// What an emulator takes beside its guest's memory, in MB: most of it translated code.
+const OVERHEAD: u64 = 1024;
+
+/// Boots all of them, `at_once` beside each other. What was found is counted in the order of the lanes.
+pub fn boot_all(
+    lanes: Vec<ReadyLane>,
+    at_once: usize,
+    tally: &mut Tally,
+) -> Result<Vec<(LaneReport, Value)>> {
+    let left = Mutex::new(lanes.into_iter().enumerate());
+    let done = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..at_once {
+            scope.spawn(|| {
+                loop {
+                    let next = left.lock().expect("no thread panics").next();
+                    let Some((nth, (ready, plan, metadata))) = next else {
+                        return;
+                    };
+                    let mut tally = Tally::default();
+                    let report = boot_lane(&ready, &metadata, &plan, &mut tally);
+                    let ended = (nth, tally, report.map(|report| (report, metadata)));
+                    done.lock().expect("no thread panics").push(ended);
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().expect("no thread panics");
+    done.sort_by_key(|(nth, ..)| *nth);
+    let mut reports = Vec::new();
+    for (_, of_lane, report) in done {
+        tally.absorb(of_lane);
+        reports.push(report?);
+    }
+    Ok(reports)
+}
+
+/// As many guests as there are cores and memory for: an emulated CPU that waits for a core looks to its kernel as if
+/// it stood still, which is what is tested.
+pub fn how_many(lanes: &[ReadyLane]) -> usize {
+    let cores = thread::available_parallelism().map_or(1, |n| n.get());
+    let guests = lanes
+        .iter()
+        .map(|(ready, ..)| (ready.lane.cpus as usize, megabytes(&ready.lane.memory)));
+    fit(cores, free_megabytes(), guests)
+}
+
+fn fit(cores: usize, free: u64, guests: impl Iterator<Item = (usize, u64)> + Clone) -> usize {
+    let cpus = guests.clone().map(|(cpus, _)| cpus).max().unwrap_or(1);
+    let memory = guests.map(|(_, memory)| memory).max().unwrap_or(0);
+    let by_memory = free / (memory + OVERHEAD);
+    (cores / cpus).min(by_memory as usize).max(1)
+}
+
+/// Of QEMU's way to say it: 4G, 512M.
+fn megabytes(memory: &str) -> u64 {
+    let number = memory.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = number.parse().unwrap_or(0);
+    match memory.ends_with(['G', 'g']) {
+        true => number * 1024,
+        false => number,
+    }
+}
+
+/// 0 where nobody tells.
+fn free_megabytes() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let mut lines = text.lines();
+    let line = lines.find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kilobytes.unwrap_or(0) / 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_as_many_guests_as_cores_and_memory_allow() {
+        let guests = [(4, 4096), (4, 2048)].into_iter();
+        for (cores, free, fits) in [
+            (2, 1 << 20, 1),
+            (7, 1 << 20, 1),
+            (8, 1 << 20, 2),
+            (64, 1 << 20, 16),
+            (64, 11 << 10, 2),
+            (64, 0, 1),
+        ] {
+            assert_eq!(fit(cores, free, guests.clone()), fits, "{cores} {free}");
+        }
+        assert_eq!(fit(2, 1 << 20, [].into_iter()), 2);
+        assert_eq!((megabytes("4G"), megabytes("512M")), (4096, 512));
+        assert!(free_megabytes() > 0);
+    }
+}
