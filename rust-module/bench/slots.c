@@ -263,7 +263,7 @@ static void nolocks_bench_irq_works(void)
 /* Everything but what is in pages.c, with a user of the slots and without. */
 int nolocks_bench_slots(void)
 {
-	int err;
+	int granted;
 
 	NOLOCKS_BENCH("no_locks", __free_page(nolocks_alloc()));
 	NOLOCKS_BENCH("no_locks_zero",
@@ -273,9 +273,9 @@ int nolocks_bench_slots(void)
 	nolocks_print_bursts("no_locks", "task", nolocks_no_locks, nolocks_in_task);
 	nolocks_print_bursts("nolock", "task", nolocks_nolock, nolocks_in_task);
 
-	err = page_slots_register(DEPTH);
-	if (err)
-		return err;
+	granted = page_slots_register(DEPTH);
+	if (granted < 0)
+		return granted;
 	NOLOCKS_BENCH("no_locks_registered", NOLOCKS_FREE(nolocks_alloc()));
 	nolocks_bench_irqs_off();
 	nolocks_print_bursts("no_locks", "task_registered", nolocks_no_locks,
