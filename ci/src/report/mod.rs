@@ -7,7 +7,7 @@ mod latency;
 mod made_up;
 pub mod numbers;
 pub mod page;
-mod pictures;
+pub mod pictures;
 pub mod results;
 pub mod run;
 pub mod screen;

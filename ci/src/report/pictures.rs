@@ -20,7 +20,7 @@ fn color(api: &str) -> RGBColor {
     }
 }
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 pub fn svg(
     size: (u32, u32),
@@ -121,10 +121,42 @@ pub fn burst_lines<'a>(suite: &'a Suite, context: &str) -> Vec<(&'a str, Vec<(f6
 }
 
 pub fn bursts(suite: &Suite, context: &str) -> Result<Markup> {
-    let lines = burst_lines(suite, context);
+    // Lines often lie on each other: the lower ones are wider, and ours is on top.
+    let lines = burst_lines(suite, context).into_iter().enumerate().rev();
+    let lines: Vec<Line> = lines
+        .map(|(i, (api, points))| Line {
+            label: None,
+            color: color(api),
+            width: 2 + 3 * i as u32,
+            points,
+        })
+        .collect();
+    let label = format!("{context}: share of the pages obtained, by the size of the burst");
+    svg((340, 220), &label, |area| {
+        draw_by_burst(area, context, "% obtained", 105.0, &lines)
+    })
+}
+
+/// A line of a picture by the size of a burst.
+pub struct Line {
+    /// For a legend.
+    pub label: Option<&'static str>,
+    pub color: RGBColor,
+    pub width: u32,
+    pub points: Vec<(f64, f64)>,
+}
+
+/// From nothing to `top`; the last line is above the others.
+pub fn draw_by_burst(
+    area: &Area<'_>,
+    caption: &str,
+    unit: &str,
+    top: f64,
+    lines: &[Line],
+) -> Result<()> {
     let largest = lines
         .iter()
-        .flat_map(|(_, l)| l)
+        .flat_map(|line| &line.points)
         .map(|p| p.0)
         .fold(2.0, f64::max);
     let ticks: Vec<f64> = (0..=63)
@@ -132,41 +164,47 @@ pub fn bursts(suite: &Suite, context: &str) -> Result<Markup> {
         .map(|i| (1u64 << i) as f64)
         .take_while(|t| *t <= largest)
         .collect();
-    let label = format!("{context}: share of the pages obtained, by the size of the burst");
-    svg((340, 220), &label, |area| {
-        let x = (1.0..largest).log_scale().with_key_points(ticks);
-        let mut chart = ChartBuilder::on(area)
-            .margin(8)
-            .margin_right(22)
-            .caption(context, ("sans-serif", 13))
-            .x_label_area_size(34)
-            .y_label_area_size(42)
-            .build_cartesian_2d(x, 0.0..105.0)?;
-        chart
-            .configure_mesh()
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(RGBColor(128, 128, 128).mix(0.3))
-            .y_labels(6)
-            .x_desc("pages in the burst")
-            .y_desc("% obtained")
-            .x_label_formatter(&|x| format!("{x}"))
-            .y_label_formatter(&|y| format!("{y}"))
-            .label_style(("sans-serif", 11))
-            .draw()?;
-        // Lines often lie on each other: the lower ones are wider, and ours is on top.
-        for (i, (api, points)) in lines.iter().enumerate().rev() {
-            let width = 2 + 3 * i as u32;
-            chart.draw_series(LineSeries::new(
-                points.clone(),
-                color(api).stroke_width(width),
-            ))?;
-            let dots = points
-                .iter()
-                .map(|p| Circle::new(*p, width / 2 + 2, color(api).filled()));
-            chart.draw_series(dots)?;
+    let x = (1.0..largest).log_scale().with_key_points(ticks);
+    let mut chart = ChartBuilder::on(area)
+        .margin(8)
+        .margin_right(22)
+        .caption(caption, ("sans-serif", 13))
+        .x_label_area_size(34)
+        .y_label_area_size(46)
+        .build_cartesian_2d(x, 0.0..top)?;
+    chart
+        .configure_mesh()
+        .light_line_style(TRANSPARENT)
+        .bold_line_style(RGBColor(128, 128, 128).mix(0.3))
+        .y_labels(6)
+        .x_desc("pages in the burst")
+        .y_desc(unit)
+        .x_label_formatter(&|x| format!("{x}"))
+        .y_label_formatter(&|y| format!("{y}"))
+        .label_style(("sans-serif", 11))
+        .draw()?;
+    for line in lines {
+        let style = line.color.stroke_width(line.width);
+        let drawn = chart.draw_series(LineSeries::new(line.points.clone(), style))?;
+        if let Some(label) = line.label {
+            drawn
+                .label(label)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], style));
         }
-        Ok(())
-    })
+        let dots = line
+            .points
+            .iter()
+            .map(|p| Circle::new(*p, line.width / 2 + 2, line.color.filled()));
+        chart.draw_series(dots)?;
+    }
+    if lines.iter().any(|line| line.label.is_some()) {
+        chart
+            .configure_series_labels()
+            .background_style(WHITE.mix(0.8))
+            .label_font(("sans-serif", 11))
+            .draw()?;
+    }
+    Ok(())
 }
 
 pub fn legend(apis: &[&str]) -> Markup {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What a page and its free cost by the size of the burst, a panel for each machine.
 
-use super::counts::{Burst, Counted};
+use super::counts::Counted;
+use crate::report::pictures::{Line, draw_by_burst};
 use anyhow::Result;
 use plotters::prelude::*;
 use std::collections::BTreeMap;
@@ -45,49 +46,24 @@ pub fn draw(machines: &BTreeMap<&str, &Counted>) -> Result<Option<String>> {
     // A page may be dark, and the text is not.
     area.fill(&WHITE)?;
     for (panel, (name, counted)) in area.split_evenly((rows, columns)).iter().zip(panels) {
-        let cost = |b: &Burst| b.alloc + b.free;
-        let shown = |b: &&Burst| LINES.iter().any(|l| (l.0, l.1) == (&*b.api, &*b.place));
-        let shown = || counted.bursts.iter().filter(shown);
-        let top = shown().map(cost).fold(1.0, f64::max);
-        let largest = shown().map(|b| b.size).max().unwrap_or(2).max(2);
-        let ticks: Vec<f64> = (0..=largest.ilog2()).map(|i| f64::from(1 << i)).collect();
-        let x = (1.0..f64::from(largest)).log_scale().with_key_points(ticks);
-        let mut chart = ChartBuilder::on(panel)
-            .margin(8)
-            .margin_right(22)
-            .caption(name, ("sans-serif", 14))
-            .x_label_area_size(34)
-            .y_label_area_size(52)
-            .build_cartesian_2d(x, 0.0..top * 1.05)?;
-        chart
-            .configure_mesh()
-            .light_line_style(TRANSPARENT)
-            .bold_line_style(RGBColor(128, 128, 128).mix(0.3))
-            .y_labels(6)
-            .x_desc("pages in the burst")
-            .y_desc("instructions a page and its free")
-            .x_label_formatter(&|x| format!("{x}"))
-            .y_label_formatter(&|y| format!("{y}"))
-            .label_style(("sans-serif", 11))
-            .draw()?;
-        for (api, place, label, color) in LINES {
-            let points: Vec<_> = shown()
-                .filter(|b| (&*b.api, &*b.place) == (*api, *place))
-                .map(|b| (f64::from(b.size), cost(b)))
-                .collect();
-            if points.is_empty() {
-                continue;
-            }
-            chart
-                .draw_series(LineSeries::new(points, color.stroke_width(2)))?
-                .label(*label)
-                .legend(|(x, y)| PathElement::new([(x, y), (x + 16, y)], color.stroke_width(3)));
-        }
-        chart
-            .configure_series_labels()
-            .background_style(WHITE.mix(0.8))
-            .label_font(("sans-serif", 11))
-            .draw()?;
+        let lines: Vec<Line> = LINES
+            .iter()
+            .map(|&(api, place, label, color)| Line {
+                label: Some(label),
+                color,
+                width: 2,
+                points: counted
+                    .bursts
+                    .iter()
+                    .filter(|b| (&*b.api, &*b.place) == (api, place))
+                    .map(|b| (f64::from(b.size), b.alloc + b.free))
+                    .collect(),
+            })
+            .filter(|line| !line.points.is_empty())
+            .collect();
+        let costs = lines.iter().flat_map(|line| &line.points).map(|p| p.1);
+        let top = 1.05 * costs.fold(1.0, f64::max);
+        draw_by_burst(panel, name, "instructions a page and its free", top, &lines)?;
     }
     area.present()?;
     drop(area);
@@ -99,6 +75,7 @@ pub fn draw(machines: &BTreeMap<&str, &Counted>) -> Result<Option<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::bench::counts::Burst;
 
     #[test]
     fn each_machine_has_a_panel_and_each_line_its_name() {
