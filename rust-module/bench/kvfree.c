@@ -10,6 +10,7 @@
 #include <linux/vmalloc.h>
 
 #include "bench.h"
+#include "symbol.h"
 
 /* Two blocks' worth and more, so that what a block costs is in it. */
 #define OPS	1024
@@ -24,6 +25,7 @@ struct nolocks_object {
 };
 
 static struct nolocks_object *nolocks_objects[MANY];
+static void (*nolocks_barrier)(void);
 
 static void *nolocks_kmalloc(void)
 {
@@ -72,7 +74,7 @@ static int nolocks_bench_queueing(const char *name, void *(*alloc)(void),
 		if (nolocks_alloc_all(OPS, alloc))
 			return -ENOMEM;
 		best = min(best, queue(OPS));
-		kvfree_rcu_barrier();
+		nolocks_barrier();
 	}
 	NOLOCKS_PRINT(name, OPS, best);
 	return 0;
@@ -90,7 +92,7 @@ static u64 nolocks_to_free(unsigned int nr)
 			return 0;
 		begin = nolocks_busy_ns();
 		nolocks_kfree_rcu(nr);
-		kvfree_rcu_barrier();
+		nolocks_barrier();
 		best = min(best, nolocks_busy_ns() - begin);
 	}
 	return best;
@@ -101,6 +103,9 @@ static int __init nolocks_bench_init(void)
 	u64 one, all;
 	int err;
 
+	nolocks_barrier = nolocks_symbol("kvfree_rcu_barrier");
+	if (!nolocks_barrier)
+		return -ENOENT;
 	nolocks_before_workers();
 	err = nolocks_bench_queueing("kfree_rcu", nolocks_kmalloc,
 				     nolocks_kfree_rcu) ?:

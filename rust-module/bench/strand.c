@@ -5,11 +5,12 @@
  */
 #include <linux/delay.h>
 #include <linux/gfp.h>
-#include <linux/kprobes.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/percpu.h>
 #include <linux/vmstat.h>
+
+#include "symbol.h"
 
 #define ROUNDS	20
 /* Not for the pcp lists, so that zone->lock decides. */
@@ -30,20 +31,11 @@ static bool nolocks_deferred(struct zone *zone)
 #endif
 }
 
-/* Mainline exports the allocation only. */
-static void (*nolocks_free(void))(struct page *page, unsigned int order)
-{
-	struct kprobe probe = { .symbol_name = "free_pages_nolock" };
-
-	if (register_kprobe(&probe))
-		return NULL;
-	unregister_kprobe(&probe);
-	return (void *)probe.addr;
-}
-
 static int __init nolocks_strand_init(void)
 {
-	void (*free)(struct page *page, unsigned int order) = nolocks_free();
+	/* Mainline exports the allocation only. */
+	void (*free)(struct page *page, unsigned int order) =
+		nolocks_symbol("free_pages_nolock");
 	unsigned int deferred = 0, stranded = 0;
 
 	if (!free)
