@@ -31,5 +31,6 @@ int nolocks_filler_start(void);
 void nolocks_filler_stop(void);
 u64 nolocks_busy_ns(void);
 void nolocks_before_workers(void);
+void nolocks_behind_workers(void);
 
 #endif

@@ -10,11 +10,13 @@
 
 #include "bench.h"
 
-/* Of a loop that does nothing: long beside what is around it, short beside all that is measured. */
-#define TURN	10000
-/* Fewer than a tick is long, of which the least is taken. */
-#define TURNS	20
-#define ROUNDS	20
+/*
+ * Of a loop that does nothing: what is measured is wrong by a turn at most. Then
+ * turns that take less than a tick, to be timed together, at best of so many.
+ */
+#define NOLOCKS_TURN	1000
+#define NOLOCKS_TURNS	200
+#define NOLOCKS_TRIES	20
 
 static struct task_struct *nolocks_filler;
 static bool nolocks_filler_is_over;
@@ -23,7 +25,7 @@ static u64 nolocks_ns_of_turns;
 
 static void nolocks_take_turn(void)
 {
-	for (unsigned int i = 0; i < TURN; i++)
+	for (unsigned int i = 0; i < NOLOCKS_TURN; i++)
 		barrier();
 	WRITE_ONCE(nolocks_turns, nolocks_turns + 1);
 	cond_resched();
@@ -41,7 +43,8 @@ static int nolocks_fill(void *unused)
 /* Starts it, with the least of priorities. May sleep. */
 int nolocks_filler_start(void)
 {
-	nolocks_ns_of_turns = NOLOCKS_BEST(ROUNDS, TURNS, nolocks_take_turn());
+	nolocks_ns_of_turns = NOLOCKS_BEST(NOLOCKS_TRIES, NOLOCKS_TURNS,
+					   nolocks_take_turn());
 	nolocks_filler = kthread_create(nolocks_fill, NULL, "nolocks_filler");
 	if (IS_ERR(nolocks_filler))
 		return PTR_ERR(nolocks_filler);
@@ -60,7 +63,7 @@ void nolocks_filler_stop(void)
 u64 nolocks_busy_ns(void)
 {
 	return ktime_get_ns() -
-	       READ_ONCE(nolocks_turns) * nolocks_ns_of_turns / TURNS;
+	       READ_ONCE(nolocks_turns) * nolocks_ns_of_turns / NOLOCKS_TURNS;
 }
 
 /*
@@ -70,4 +73,10 @@ u64 nolocks_busy_ns(void)
 void nolocks_before_workers(void)
 {
 	sched_set_fifo(current);
+}
+
+/* Ends that: the thread that fills the slots goes before this task again. */
+void nolocks_behind_workers(void)
+{
+	sched_set_normal(current, 0);
 }

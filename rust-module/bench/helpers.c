@@ -4,3 +4,4 @@
  */
 #include "../lib/nolocks/helpers.c"
 #include "../lib/queue/helpers.c"
+#include "filler.c"

@@ -9,7 +9,7 @@
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
 
-#include "bench.h"
+#include "filler.c"
 #include "symbol.h"
 
 /* Two blocks' worth and more, so that what a block costs is in it. */
@@ -119,6 +119,7 @@ static int __init nolocks_bench_init(void)
 	      nolocks_filler_start();
 	if (err)
 		return err;
+	nolocks_behind_workers();
 	one = nolocks_to_free(1);
 	all = nolocks_to_free(MANY);
 	nolocks_filler_stop();

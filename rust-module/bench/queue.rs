@@ -46,6 +46,7 @@ module! {
 
 extern "C" {
     fn nolocks_before_workers();
+    fn nolocks_behind_workers();
     fn nolocks_filler_start() -> c_int;
     fn nolocks_filler_stop();
     fn nolocks_busy_ns() -> u64;
@@ -119,11 +120,12 @@ fn came_back<O>(object: Retired<O>) -> Error {
 
 /// All that is done from the first of `nr` objects on until all are free.
 fn push_to_free(queue: &BulkQueue, nr: usize) -> Result<u64> {
-    let objects = objects::<Kmalloc>(nr)?;
+    let mut objects = objects::<Kmalloc>(nr)?;
     // SAFETY: The filler was started.
     let begin = unsafe { nolocks_busy_ns() };
 
-    for object in objects {
+    // What held them is not freed before the end.
+    while let Some(object) = objects.pop() {
         queue.push(object);
     }
     queue.barrier();
@@ -160,6 +162,8 @@ impl kernel::Module for Bench {
             push::<Kmalloc>(&queue, |object| queue.try_push(object).map_err(came_back))
         })?;
 
+        // SAFETY: As above.
+        unsafe { nolocks_behind_workers() };
         // SAFETY: Started once, by a task that may sleep.
         to_result(unsafe { nolocks_filler_start() })?;
         let one = least(|| push_to_free(&queue, 1));

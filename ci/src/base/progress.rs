@@ -42,7 +42,7 @@ impl Progress {
             bar
         });
         if bar.is_none() {
-            eprintln!("{what} ...");
+            say(&format!("{what} ..."));
         }
         let now = Instant::now();
         Progress {
@@ -77,11 +77,11 @@ impl Progress {
                     (n, 0) => format!("{n} "),
                     (n, t) => format!("{n}/{} ", t.max(n)),
                 };
-                eprintln!(
+                say(&format!(
                     "{} {share}{} {message}",
                     self.what,
                     span(self.start.elapsed())
-                );
+                ));
             }
             None => {}
         }
@@ -98,10 +98,26 @@ impl Progress {
     pub fn finish(self, result: &str) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
+        }
+        say(&format!(
+            "{}: {result} ({})",
+            self.what,
+            span(self.start.elapsed())
+        ));
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
             BARS.remove(bar);
         }
-        eprintln!("{}: {result} ({})", self.what, span(self.start.elapsed()));
     }
+}
+
+/// A line for the user, above the bars that there are.
+pub fn say(line: &str) {
+    BARS.suspend(|| eprintln!("{line}"));
 }
 
 pub fn span(d: Duration) -> String {

@@ -7,9 +7,9 @@ use crate::command::job::{DEFAULT_LANE, Job};
 use crate::lane::cases::Selection;
 use crate::lane::plan::{MAIN, Plan};
 use crate::lane::spec::Lane;
+use crate::report::run::LaneReport;
 use crate::run::beside::{ReadyLane, boot_all, how_many};
 use crate::run::finish::finish;
-use crate::run::lane::boot_lane;
 use crate::verdict::tally::Tally;
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -78,18 +78,23 @@ impl Job {
         repeat: u32,
     ) -> Result<()> {
         for nth in 1..repeat {
-            for (ready, plan, metadata) in &lanes {
+            let of = |(ready, plan, metadata): &ReadyLane| {
                 let (plan, metadata) = of_repetition(plan, metadata, nth);
-                let mut tally = Tally::default();
-                let report = boot_lane(ready, &metadata, &plan, &mut tally)?;
+                (ready.clone(), plan, metadata)
+            };
+            let mut tally = Tally::default();
+            let reports = self.boot_beside(lanes.iter().map(of).collect(), &mut tally)?;
+            for (report, _) in &reports {
                 let how = match report.problems().join("; ") {
                     why if why.is_empty() => "green".to_owned(),
                     why => why,
                 };
                 println!("repetition {nth} of {repeat}: {}: {how}", report.name);
-                if tally.result().is_err() {
-                    return finish(run, vec![(report, metadata)], cache, &tally);
-                }
+            }
+            if tally.result().is_err() {
+                return finish(run, reports, cache, &tally);
+            }
+            for (ready, ..) in &lanes {
                 let kept = ready.folder.join(format!("{MAIN}-{nth}"));
                 fs::rename(ready.folder.join(MAIN), kept)?;
             }
@@ -113,9 +118,18 @@ impl Job {
         cache: &str,
         mut tally: Tally,
     ) -> Result<()> {
-        let at_once = self.jobs.unwrap_or_else(|| how_many(&lanes));
-        let reports = boot_all(lanes, at_once, &mut tally)?;
+        let reports = self.boot_beside(lanes, &mut tally)?;
         finish(run, reports, cache, &tally)
+    }
+
+    /// As many beside each other as the user said, or the machine can.
+    fn boot_beside(
+        &self,
+        lanes: Vec<ReadyLane>,
+        tally: &mut Tally,
+    ) -> Result<Vec<(LaneReport, Value)>> {
+        let at_once = self.jobs.unwrap_or_else(|| how_many(&lanes));
+        boot_all(lanes, at_once, tally)
     }
 }
 

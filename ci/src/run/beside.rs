@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Lanes that are booted beside each other.
 
+use crate::base::progress::say;
 use crate::lane::plan::Plan;
 use crate::report::run::LaneReport;
 use crate::run::lane::boot_lane;
@@ -10,6 +11,7 @@ use anyhow::Result;
 use serde_json::Value;
 use std::fs;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 
 /// A lane with what it is to do, and what is recorded of it.
@@ -18,7 +20,8 @@ pub type ReadyLane = (Ready, Plan, Value);
 /// What an emulator takes beside its guest's memory, in MB: most of it translated code.
 const OVERHEAD: u64 = 1024;
 
-/// Boots all of them, `at_once` beside each other. What was found is counted in the order of the lanes.
+/// Boots all of them, `at_once` beside each other. What was found is counted in the order of the lanes. After an
+/// error, which is no finding, none is begun.
 pub fn boot_all(
     lanes: Vec<ReadyLane>,
     at_once: usize,
@@ -26,16 +29,18 @@ pub fn boot_all(
 ) -> Result<Vec<(LaneReport, Value)>> {
     let left = Mutex::new(lanes.into_iter().enumerate());
     let done = Mutex::new(Vec::new());
+    let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         for _ in 0..at_once {
             scope.spawn(|| {
-                loop {
+                while !is_over.load(Relaxed) {
                     let next = left.lock().expect("no thread panics").next();
                     let Some((nth, (ready, plan, metadata))) = next else {
                         return;
                     };
                     let mut tally = Tally::default();
                     let report = boot_lane(&ready, &metadata, &plan, &mut tally);
+                    is_over.fetch_or(report.is_err(), Relaxed);
                     let ended = (nth, tally, report.map(|report| (report, metadata)));
                     done.lock().expect("no thread panics").push(ended);
                 }
@@ -44,12 +49,19 @@ pub fn boot_all(
     });
     let mut done = done.into_inner().expect("no thread panics");
     done.sort_by_key(|(nth, ..)| *nth);
-    let mut reports = Vec::new();
+    let (mut reports, mut errors) = (Vec::new(), Vec::new());
     for (_, of_lane, report) in done {
         tally.absorb(of_lane);
-        reports.push(report?);
+        match report {
+            Ok(report) => reports.push(report),
+            Err(error) => errors.push(error),
+        }
     }
-    Ok(reports)
+    let first = errors.drain(..).reduce(|first, other| {
+        say(&format!("FAIL {other:#}"));
+        first
+    });
+    first.map_or(Ok(reports), Err)
 }
 
 /// As many guests as there are cores and memory for: an emulated CPU that waits for a core looks to its kernel as if
@@ -91,6 +103,76 @@ fn free_megabytes() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guest::accel::Accel;
+    use crate::guest::boot::tests::guest;
+    use crate::lane::spec::Lane;
+    use crate::verdict::standards::Standards;
+    use serde_json::json;
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    /// A lane of this name whose guest does what `script` says.
+    fn ready(dir: &Path, name: &str, script: &str) -> ReadyLane {
+        let lanes = Path::new(env!("CARGO_MANIFEST_DIR")).join("lanes");
+        let mut lane = Lane::load(&lanes, "x86_64-up").unwrap();
+        name.clone_into(&mut lane.name);
+        let home = dir.join(name);
+        fs::create_dir_all(&home).unwrap();
+        let guest = guest(&home, script);
+        let folder = guest.share.clone();
+        fs::create_dir_all(&folder).unwrap();
+        Standards::builtin().unwrap().keep(&folder).unwrap();
+        let plan = Plan::new(&lane.stress, lane.queue.as_ref(), &BTreeMap::new());
+        let accel = Accel {
+            kvm: false,
+            why: String::new(),
+        };
+        let ready = Ready {
+            lane,
+            folder,
+            guest,
+            accel,
+        };
+        (ready, plan, json!({}))
+    }
+
+    const UP: &str = "echo NOLOCKS: guest up; echo NOLOCKS: guest done";
+
+    #[test]
+    fn lanes_beside_each_other_are_told_in_their_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let slow = format!(
+            "until [ -e {}/b ]; do sleep 0.1; done; {UP}",
+            dir.path().display()
+        );
+        // The first ends only if the second runs beside it.
+        let quick = format!("touch {}/b; {UP}", dir.path().display());
+        fs::create_dir(dir.path().join("lanes")).unwrap();
+        let folder = dir.path().join("lanes");
+        let lanes = vec![
+            ready(&folder, "slow", &slow),
+            ready(&folder, "quick", &quick),
+        ];
+        let mut tally = Tally::default();
+        let reports = boot_all(lanes, 2, &mut tally).unwrap();
+        let names: Vec<&str> = reports.iter().map(|(r, _)| &*r.name).collect();
+        assert_eq!(names, ["slow", "quick"]);
+        // Of both, whose guests did nothing of what they should.
+        let why = tally.result().unwrap_err().to_string();
+        assert!(why.contains("slow") && why.contains("quick"), "{why}");
+    }
+
+    #[test]
+    fn after_an_error_no_lane_is_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut broken = ready(dir.path(), "broken", UP);
+        broken.0.guest.vng = dir.path().join("no-vng");
+        let later = ready(dir.path(), "later", UP);
+        let begun = later.0.folder.join("main");
+        let mut tally = Tally::default();
+        assert!(boot_all(vec![broken, later], 1, &mut tally).is_err());
+        assert!(!begun.exists());
+    }
 
     #[test]
     fn there_are_as_many_guests_as_cores_and_memory_allow() {

@@ -3,6 +3,7 @@
 
 use crate::base::exit::{Exit, explained, fail, stage};
 use crate::base::proc::check_interrupt;
+use crate::base::progress::say;
 use crate::verdict::check::{Check, Found};
 use anyhow::Result;
 
@@ -26,7 +27,7 @@ impl Tally {
 
     pub fn failed(&mut self, exit: Exit, what: impl Into<String>) {
         let what = what.into();
-        eprintln!("FAIL {what}");
+        say(&format!("FAIL {what}"));
         self.failures.push((exit, what));
     }
 
@@ -35,7 +36,7 @@ impl Tally {
         check_interrupt()?;
         match result {
             Ok(()) => {
-                eprintln!("ok   {name}");
+                say(&format!("ok   {name}"));
                 self.passed += 1;
             }
             Err(e) => {
@@ -54,7 +55,7 @@ impl Tally {
                 (Found::Skipped, _) => self.skipped += 1,
                 _ => {
                     if !check.is_case {
-                        eprintln!("ok   {}", check.name);
+                        say(&format!("ok   {}", check.name));
                     }
                     self.passed += 1;
                 }

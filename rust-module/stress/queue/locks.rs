@@ -34,8 +34,9 @@ use crate::{
 
 /// The lock of a shard, by the name that it was given.
 const SHARD: &[u8] = b"nolocks_queue";
-/// Pushes to be counted undisturbed, all to one shard: enough for some to fill a block and to open one.
-const PUSHES: usize = CAPACITY + BLOCKLESS;
+/// Pushes to be counted undisturbed, all to one shard, which has a block for kmalloc's and one
+/// for vmalloc's: enough for some to fill a block and to open one.
+const PUSHES: usize = 2 * CAPACITY + BLOCKLESS;
 /// Where no push finds a block each is like the one before.
 const BLOCKLESS: usize = 64;
 /// Visits that one of them may take: where each push has a drain come, that interrupts most of them.

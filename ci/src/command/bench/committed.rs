@@ -5,7 +5,7 @@ use super::counts::{Counted, Counts};
 use crate::base::cache::read_json;
 use crate::report::table::markdown;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 pub const JSON: &str = "docs/bench.json";
@@ -39,17 +39,27 @@ impl Committed {
             ("with", &old.with, with),
         ];
         let moved = sides.into_iter().flat_map(|(side, old, new)| {
-            new.ops.iter().filter_map(move |(op, n)| {
-                let line = format!("{machine} {side} the series: {op}");
-                match old.ops.get(op) {
-                    None => Some(format!("{line} {n:.2}, and was not counted")),
-                    Some(old) if (n - old).abs() > MOVED * old => {
-                        let percent = 100.0 * (n - old) / old;
-                        Some(format!("{line} {old:.2} -> {n:.2} ({percent:+.1} %)"))
+            let (old, new) = (old.all(), new.all());
+            let ops: BTreeSet<String> = old.keys().chain(new.keys()).cloned().collect();
+            let line = move |op: String| {
+                let what = format!("{machine} {side} the series: {op}");
+                match (old.get(&op), new.get(&op)) {
+                    (Some(old), Some(new)) if (new - old).abs() > MOVED * old => {
+                        let percent = 100.0 * (new - old) / old;
+                        Some(format!("{what} {old:.2} -> {new:.2} ({percent:+.1} %)"))
                     }
-                    Some(_) => None,
+                    (Some(_), Some(_)) => None,
+                    (old, _) => {
+                        let when = if old.is_some() {
+                            "only then"
+                        } else {
+                            "only now"
+                        };
+                        Some(format!("{what} was counted {when}"))
+                    }
                 }
-            })
+            };
+            ops.into_iter().filter_map(line)
         });
         moved.collect()
     }
@@ -173,7 +183,9 @@ mod tests {
             old.moved("m", &same, &counted("push", 98.0)),
             ["m with the series: push 100.00 -> 98.00 (-2.0 %)"]
         );
-        assert!(old.moved("m", &same, &counted("pop", 1.0))[0].contains("was not counted"));
+        let gone = old.moved("m", &same, &counted("pop", 1.0));
+        assert!(gone[0].contains("pop was counted only now"), "{gone:?}");
+        assert!(gone[1].contains("push was counted only then"), "{gone:?}");
         assert_eq!(old.moved("n", &same, &same).len(), 1);
         assert!(summary(&old).contains("| 100; – |"));
     }

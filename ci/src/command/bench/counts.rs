@@ -34,7 +34,44 @@ pub struct Burst {
     pub free: f64,
 }
 
+/// What is measured in a burst, of all sizes that are promised, wherever the series is.
+const PROMISED: [(&str, &str); 6] = [
+    ("nowait", "task"),
+    ("no_locks", "task"),
+    ("no_locks", "irqs_off"),
+    ("nolock", "irqs_off"),
+    ("no_locks", "hardirq"),
+    ("nolock", "hardirq"),
+];
+/// The contract's own, of a page list.
+const BURST: u32 = 32;
+
 impl Counted {
+    /// All by one name each.
+    pub fn all(&self) -> Counts {
+        let bursts = self.bursts.iter().flat_map(|b| {
+            let name = format!("{} in {} of {}", b.api, b.place, b.size);
+            [
+                (format!("{name}, alloc"), b.alloc),
+                (format!("{name}, free"), b.free),
+            ]
+        });
+        let works = self.irq_works.iter();
+        let works = works.map(|(op, n)| (format!("irq_works of {op}"), *n));
+        let ops = self.ops.iter().map(|(op, n)| (op.clone(), *n));
+        ops.chain(bursts).chain(works).collect()
+    }
+
+    /// That no burst lacked a page which had to be there.
+    pub fn check_bursts(&self) -> Result<()> {
+        for (api, place) in PROMISED {
+            let is_there = |b: &Burst| (&*b.api, &*b.place, b.size) == (api, place, BURST);
+            let why = || format!("{api} in {place}: no burst of {BURST} was whole each time");
+            ensure!(self.bursts.iter().any(is_there), why());
+        }
+        Ok(())
+    }
+
     pub fn read(console: &str) -> Result<Counted> {
         let op = Regex::new(r"# bench: op=(\w+) ops=(\d+) ns=(\d+)").expect("a constant pattern");
         let irq_work =
@@ -114,6 +151,25 @@ mod tests {
         assert_eq!((burst.alloc, burst.free), (200.0, 101.0));
         assert_eq!(counted.irq_works["failing"], 37.0);
         assert!(Counted::read("silence").is_err());
+        let all = counted.all();
+        assert_eq!(all["no_locks in nmi of 4, free"], 101.0);
+        assert_eq!(all["irq_works of failing"], 37.0);
+        assert_eq!(all.len(), 5);
+    }
+
+    #[test]
+    fn a_burst_that_lacked_pages_is_missed() {
+        let line = |(api, place): (&str, &str)| {
+            format!("# burst: api={api} where={place} size=32 alloc_ns=1 free_ns=1\n")
+        };
+        let bursts = |n: usize| {
+            let lines: String = PROMISED[..n].iter().copied().map(line).collect();
+            let console = format!("# bench: op=x ops=1 ns=1\n{lines}");
+            Counted::read(&console).unwrap().check_bursts()
+        };
+        bursts(PROMISED.len()).unwrap();
+        let why = bursts(PROMISED.len() - 1).unwrap_err().to_string();
+        assert!(why.starts_with("nolock in hardirq"), "{why}");
     }
 
     #[test]

@@ -253,8 +253,15 @@ fn measure(
         &format!("{}: a page that could not be freed at once", lane.name),
         check_stranded(&outcome.console, with),
     )?;
+    let counted = Counted::read(&outcome.console)?;
+    if with {
+        tally.check(
+            &format!("{}: bursts of pages are whole", lane.name),
+            counted.check_bursts(),
+        )?;
+    }
     Ok(Side {
-        counted: Counted::read(&outcome.console)?,
+        counted,
         stamp: build.stamp,
         origin: source.origin.clone(),
     })

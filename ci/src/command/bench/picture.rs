@@ -13,20 +13,30 @@ const PANEL: (u32, u32) = (440, 300);
 /// `alloc_pages_nolock()`.
 const LINES: &[(&str, &str, &str, RGBColor)] = &[
     ("nowait", "task", "GFP_NOWAIT", RGBColor(138, 143, 152)),
-    ("no_locks", "task", "no user", RGBColor(150, 80, 180)),
+    (
+        "no_locks",
+        "task",
+        "in a task, 5 registered",
+        RGBColor(150, 80, 180),
+    ),
     (
         "no_locks",
         "task_registered",
-        "a user",
+        "in a task, 64 registered",
         RGBColor(224, 130, 20),
     ),
     (
         "no_locks",
         "irqs_off",
-        "interrupts off",
+        "interrupts off, 64 registered",
         RGBColor(40, 120, 208),
     ),
-    ("no_locks", "nmi", "NMI", RGBColor(30, 140, 90)),
+    (
+        "no_locks",
+        "nmi",
+        "NMI, 64 registered",
+        RGBColor(30, 140, 90),
+    ),
 ];
 
 /// Without bursts there is none.
