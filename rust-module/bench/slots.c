@@ -218,33 +218,15 @@ static void nolocks_match(struct tracepoint *tp, void *priv)
 		nolocks_tp = tp;
 }
 
-/* How many @visit takes; not a matter of instructions, so counted apart. */
-static void nolocks_count_irq_works(const char *name, unsigned int ops,
-				    void (*visit)(void))
-{
-	unsigned int before = READ_ONCE(nolocks_irq_works);
-
-	nolocks_visit = visit;
-	for (unsigned int op = 0; op < ops; op++)
-		nolocks_irqs_off();
-	pr_info("# irq_works: op=%s ops=%u n=%u\n", name, ops,
-		READ_ONCE(nolocks_irq_works) - before);
-}
-
 static void nolocks_burst(void)
 {
 	NOLOCKS_ROW(DEPTH / 2, nolocks_alloc(), NOLOCKS_FREE);
 }
 
-static void nolocks_fail(void)
+/* How many a burst takes; not a matter of instructions, so counted apart. */
+static void nolocks_count_irq_works(void)
 {
-	WARN_ON_ONCE(nolocks_alloc());
-}
-
-static void nolocks_bench_irq_works(void)
-{
-	unsigned long flags;
-	unsigned int n;
+	unsigned int before;
 
 	for_each_kernel_tracepoint(nolocks_match, NULL);
 	if (!nolocks_tp ||
@@ -252,13 +234,12 @@ static void nolocks_bench_irq_works(void)
 		return;
 	/* All asked for again. */
 	msleep(100);
-	nolocks_count_irq_works("burst", 1, nolocks_burst);
-	msleep(100);
-	local_irq_save(flags);
-	n = nolocks_take_all();
-	local_irq_restore(flags);
-	nolocks_count_irq_works("failing", OPS, nolocks_fail);
-	nolocks_free_all(n);
+	before = READ_ONCE(nolocks_irq_works);
+	nolocks_visit = nolocks_burst;
+	nolocks_irqs_off();
+	udelay(10);
+	pr_info("# irq_works: op=burst ops=1 n=%u\n",
+		READ_ONCE(nolocks_irq_works) - before);
 	tracepoint_probe_unregister(nolocks_tp, nolocks_on_irq_work, NULL);
 	tracepoint_synchronize_unregister();
 }
@@ -298,7 +279,7 @@ int nolocks_bench_slots(void)
 		nolocks_print_bursts("nolock", "nmi", nolocks_nolock, nolocks_in_nmi);
 		nolocks_nmi_unregister();
 	}
-	nolocks_bench_irq_works();
+	nolocks_count_irq_works();
 	page_slots_unregister(DEPTH);
 	return 0;
 }
