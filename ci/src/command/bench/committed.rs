@@ -167,6 +167,28 @@ mod tests {
     }
 
     #[test]
+    fn the_cover_letter_quotes_what_is_committed() {
+        let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let committed = Committed::of(&checkout).expect("docs/bench.json");
+        let Sides { without, with } = &committed.machines["x86_64-rt"];
+        let (without, with) = (&without.ops, &with.ops);
+        let sentence = format!(
+            "a GFP_KERNEL page and its free are {:.0} without the series and {:.0} with it, GFP_NOWAIT {:.0}, a page out \
+            of a slot and its free {:.0}, a call that fails {:.0}; kfree_rcu() is {:.1} without it and {:.1} with it",
+            without["gfp_kernel"],
+            with["gfp_kernel"],
+            with["gfp_nowait"],
+            with["no_locks_irqs_off"],
+            with["no_locks_failing"],
+            without["kfree_rcu"],
+            with["kfree_rcu"],
+        );
+        let letter = std::fs::read_to_string(checkout.join("patches/cover-letter.txt")).unwrap();
+        let words: Vec<&str> = letter.split_whitespace().collect();
+        assert!(words.join(" ").contains(&sentence), "it needs: {sentence}");
+    }
+
+    #[test]
     fn a_count_that_moved_is_said() {
         let old = Committed {
             machines: BTreeMap::from([(
