@@ -203,6 +203,11 @@ impl Events {
     pub(crate) fn deferred(&self) -> u64 {
         self.get(bindings::vm_event_item_PGFREE_DEFERRED)
     }
+
+    /// Those of them that are free by now, or are about to be.
+    pub(crate) fn undeferred(&self) -> u64 {
+        self.get(bindings::vm_event_item_PGFREE_UNDEFERRED)
+    }
 }
 
 /// A file below `/proc` or `/sys` that holds one value.

@@ -47,7 +47,10 @@ use crate::{
         Pinned, //
     },
     threads,
-    vm, //
+    vm::{
+        self,
+        Events, //
+    }, //
 };
 
 /// Pages that one CPU frees while another is in the way.
@@ -99,13 +102,23 @@ fn free_and_wait(site: &Site, mut pages: Pile, unused: usize) -> Option<Delta> {
     Some(start.elapsed())
 }
 
-/// Frees the pages with nobody in the way, for what that takes on this machine.
+/// Frees the pages with nobody in the way, for what that takes on this machine, and waits until nobody is
+/// at it any more: a worker that is preempted by who sits with interrupts disabled would keep the pages that
+/// it has taken, and `zone->lock`, from everybody.
 fn reference() -> Result<Delta> {
     let site = KBox::pin_init(Site::new(), GFP_KERNEL)?;
     let pages = charged(FREED)?;
     let _pinned = Pinned::new();
+    let took = free_and_wait(&site, pages, vm::unused_pages()).ok_or(ETIMEDOUT)?;
 
-    free_and_wait(&site, pages, vm::unused_pages()).ok_or(ETIMEDOUT)
+    if !wait_for(|| {
+        let events = Events::now();
+        events.deferred() == events.undeferred()
+    }) {
+        return Err(ETIMEDOUT);
+    }
+    fsleep(SETTLE);
+    Ok(took)
 }
 
 /// How long the pages were away, beside what and with nothing.
