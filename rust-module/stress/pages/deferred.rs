@@ -63,7 +63,7 @@ const NOISE: usize = STUCK / 2;
 const BOUND: Delta = Delta::from_millis(200);
 /// How long a CPU sits with interrupts disabled at most: enough for any worker, and far from what
 /// counts as a hang.
-const SIT: Delta = Delta::from_secs(10);
+const SIT: Delta = Delta::from_secs(30);
 /// In which others leave a CPU that is to sit.
 const SETTLE: Delta = Delta::from_millis(20);
 /// Freed in one visit, so that interrupts are not off for long.
