@@ -59,6 +59,11 @@ struct Rule {
 struct Allow {
     pattern: String,
     reason: String,
+    /// Only behind a message of this boot that matches.
+    after: Option<String>,
+    /// A stack trace follows, which is a part of it.
+    #[serde(default)]
+    traced: bool,
 }
 
 #[derive(Deserialize)]
@@ -92,6 +97,8 @@ pub struct Rules {
     file: File,
     rules: RegexSet,
     allow: RegexSet,
+    /// Of each `allow`, what has to be said before it holds.
+    after: Vec<Option<Regex>>,
     shape: Lines,
     body: RegexSet,
     begin: Regex,
@@ -107,8 +114,21 @@ struct Lines {
 /// A report that is being printed.
 struct Open {
     case: Option<String>,
+    /// Its place among the findings; none for one that is allowed.
+    finding: Option<usize>,
     start: usize,
     traced: bool,
+}
+
+impl Open {
+    fn new(case: Option<String>, finding: Option<usize>, start: usize) -> Open {
+        Open {
+            case,
+            finding,
+            start,
+            traced: false,
+        }
+    }
 }
 
 impl Rules {
@@ -137,6 +157,9 @@ impl Rules {
         Ok(Rules {
             rules: RegexSet::new(file.rule.iter().map(|r| &r.pattern))?,
             allow: RegexSet::new(file.allow.iter().map(|a| &a.pattern))?,
+            after: (file.allow.iter())
+                .map(|a| a.after.as_deref().map(Regex::new).transpose())
+                .collect::<Result<_, _>>()?,
             shape: Lines {
                 frame: Regex::new(&file.shape.frame)?,
                 trace: Regex::new(&file.shape.trace)?,
@@ -175,6 +198,8 @@ impl Rules {
         let mut open: Option<Open> = None;
         let blank = messages.iter().all(|(_, text)| text.trim().is_empty());
         let (mut begun, mut done, mut last) = (blank, false, (1, ""));
+        let unheard = || self.after.iter().map(Option::as_ref).collect::<Vec<_>>();
+        let mut awaited = unheard();
         for (i, (line_no, text)) in messages.iter().enumerate() {
             last = (*line_no, text);
             let part = parts.iter().find(|(part, _)| part.contains(&i));
@@ -183,9 +208,16 @@ impl Rules {
             open = open.filter(|o| !is_others(&o.case));
             if self.begin.is_match(text) {
                 (begun, done) = (true, false);
+                awaited = unheard();
             }
             done |= self.done.is_match(text);
-            if self.allow.is_match(text) {
+            for what in &mut awaited {
+                *what = what.filter(|what| !what.is_match(text));
+            }
+            if let Some(n) = (self.allow.matches(text).iter()).find(|n| awaited[*n].is_none()) {
+                if self.file.allow[n].traced {
+                    open = Some(Open::new(case, None, i));
+                }
                 continue;
             }
             if let Some(n) = self.rules.matches(text).iter().next() {
@@ -204,11 +236,8 @@ impl Rules {
                         report: Vec::new(),
                         case: case.clone(),
                     });
-                    open = (!rule.single).then_some(Open {
-                        case: case.clone(),
-                        start: i,
-                        traced: false,
-                    });
+                    let finding = Some(found.len() - 1);
+                    open = (!rule.single).then(|| Open::new(case, finding, i));
                 }
             } else if let Some(o) = &open
                 && (self.shape.frame.is_match(text) || o.traced && !self.body.is_match(text))
@@ -216,10 +245,10 @@ impl Rules {
                 open = None;
             }
             if let Some(o) = &mut open {
-                if let Some(finding) = found.last_mut()
+                if let Some(finding) = o.finding
                     && (1..=KEPT_LINES).contains(&(i - o.start))
                 {
-                    finding.report.push(text.clone());
+                    found[finding].report.push(text.clone());
                 }
                 o.traced &= !self.shape.another.is_match(text);
                 o.traced |= self.shape.trace.is_match(text);
@@ -445,7 +474,7 @@ mod tests {
         assert_eq!(RULES.scan(ALLOWED), []);
         let mut strict = Rules::builtin().unwrap();
         let entries = std::mem::take(&mut strict.file.allow);
-        strict.allow = RegexSet::empty();
+        (strict.allow, strict.after) = (RegexSet::empty(), Vec::new());
         assert_eq!(strict.scan(ALLOWED).len(), entries.len());
         for allow in entries {
             let pattern = Regex::new(&allow.pattern).unwrap();
@@ -455,6 +484,22 @@ mod tests {
                 .count();
             assert_eq!(uses, 1, "{}", allow.pattern);
         }
+    }
+
+    /// A CPU that is off is no news once the machine goes down, and until then nobody may wake it.
+    #[test]
+    fn what_is_allowed_behind_a_message_is_found_before_it() {
+        let ids = |lines: &[&str]| -> Vec<String> {
+            let console: String = lines.iter().map(|l| format!("[    1.0] {l}\n")).collect();
+            ids(&console)
+        };
+        let down = "reboot: Power down";
+        let wakes = "WARNING: at native_smp_send_reschedule+0x21/0x30, CPU#2: rcuc/2/33";
+        assert_eq!(ids(&[down, wakes]), [""; 0]);
+        assert_eq!(ids(&[wakes, down]), ["warning"]);
+        let next = ["Linux version 7.3.4", wakes, "NOLOCKS: guest done"];
+        assert_eq!(ids(&[&[down][..], &next].concat()), ["warning"]);
+        assert_eq!(ids(&[down, "WARNING: at f+0x1/0x2"]), ["warning"]);
     }
 
     #[test]
