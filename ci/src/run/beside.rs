@@ -57,7 +57,7 @@ pub fn boot_all(
             Err(error) => errors.push(error),
         }
     }
-    let first = errors.drain(..).reduce(|first, other| {
+    let first = errors.into_iter().reduce(|first, other| {
         say(&format!("FAIL {other:#}"));
         first
     });
@@ -103,10 +103,8 @@ fn free_megabytes() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::accel::Accel;
-    use crate::guest::boot::tests::guest;
     use crate::lane::spec::Lane;
-    use crate::verdict::standards::Standards;
+    use crate::run::ready::tests::made_up;
     use serde_json::json;
     use std::collections::BTreeMap;
     use std::path::Path;
@@ -118,21 +116,8 @@ mod tests {
         name.clone_into(&mut lane.name);
         let home = dir.join(name);
         fs::create_dir_all(&home).unwrap();
-        let guest = guest(&home, script);
-        let folder = guest.share.clone();
-        fs::create_dir_all(&folder).unwrap();
-        Standards::builtin().unwrap().keep(&folder).unwrap();
         let plan = Plan::new(&lane.stress, lane.queue.as_ref(), &BTreeMap::new());
-        let accel = Accel {
-            kvm: false,
-            why: String::new(),
-        };
-        let ready = Ready {
-            lane,
-            folder,
-            guest,
-            accel,
-        };
+        let ready = made_up(&home, lane, script);
         (ready, plan, json!({}))
     }
 

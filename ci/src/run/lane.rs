@@ -145,8 +145,8 @@ fn tell_hung(folder: &Path, boots: &[String]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::accel::Accel;
     use crate::lane::spec::Lane;
+    use crate::run::ready::tests::made_up;
     use serde_json::json;
     use std::collections::BTreeMap;
     use std::fs;
@@ -158,21 +158,8 @@ mod tests {
         let lanes = Path::new(env!("CARGO_MANIFEST_DIR")).join("lanes");
         let lane = Lane::load(&lanes, "x86_64-rt").unwrap();
         let words = "for last; do :; done; echo \"$*\" >$HOME/run/${last##* }/out/words";
-        let guest = crate::guest::boot::tests::guest(
-            dir.path(),
-            &format!("{words}; echo NOLOCKS: guest up; echo NOLOCKS: guest done"),
-        );
-        let ready = Ready {
-            lane: lane.clone(),
-            folder: guest.share.clone(),
-            guest,
-            accel: Accel {
-                kvm: false,
-                why: String::new(),
-            },
-        };
-        fs::create_dir_all(&ready.folder).unwrap();
-        Standards::builtin().unwrap().keep(&ready.folder).unwrap();
+        let script = format!("{words}; echo NOLOCKS: guest up; echo NOLOCKS: guest done");
+        let ready = made_up(dir.path(), lane.clone(), &script);
         let read = |file: &str| fs::read_to_string(ready.folder.join(file)).unwrap();
         let boots = |all_boots| {
             let plan = Plan::new(&lane.stress, lane.queue.as_ref(), &BTreeMap::new());

@@ -171,9 +171,29 @@ fn record_ending(folder: &Path, outcome: Outcome) -> Result<Outcome> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
+    use crate::guest::boot::tests::guest;
     use crate::lane::cases::Cases;
+    use crate::verdict::standards::Standards;
+
+    /// `lane` with a guest whose virtme-ng is `script`, both at home in `dir`.
+    pub fn made_up(dir: &Path, lane: Lane, script: &str) -> Ready {
+        let guest = guest(dir, script);
+        let folder = guest.share.clone();
+        fs::create_dir_all(&folder).unwrap();
+        Standards::builtin().unwrap().keep(&folder).unwrap();
+        let accel = Accel {
+            kvm: false,
+            why: String::new(),
+        };
+        Ready {
+            lane,
+            folder,
+            guest,
+            accel,
+        }
+    }
 
     /// A guest whose virtme-ng is `script`, which has a second to boot.
     fn booted(script: &str) -> (Outcome, tempfile::TempDir) {
@@ -189,16 +209,8 @@ mod tests {
         );
         let path = dir.path().join("l.config");
         fs::write(&path, lane).unwrap();
-        let guest = crate::guest::boot::tests::guest(dir.path(), script);
-        let ready = Ready {
-            lane: Lane::read(&path, "l", &Cases::builtin()).unwrap(),
-            folder: guest.share.clone(),
-            guest,
-            accel: Accel {
-                kvm: false,
-                why: String::new(),
-            },
-        };
+        let lane = Lane::read(&path, "l", &Cases::builtin()).unwrap();
+        let ready = made_up(dir.path(), lane, script);
         (ready.boot("main", "", Duration::ZERO).unwrap(), dir)
     }
 

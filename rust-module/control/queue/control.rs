@@ -105,9 +105,11 @@ fn freed_too_early() -> Result {
         contexts: &[Context::Task],
         origins: &[Origin::Kmalloc],
         seed: 1,
+        // Long enough for what is queued meanwhile to be freed on a slow machine.
+        patience: 1 << 26,
     };
 
-    // A reader has to be at the right place, which may take a while.
+    // A writer that waits for a reader can end that reader's chance.
     for _ in 0..ROUNDS {
         let tally = readers::run(&queue, &choice, WRITES)?;
         let (reads, stale) = (tally.reads.load(Relaxed), tally.stale.load(Relaxed));

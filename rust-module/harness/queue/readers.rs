@@ -102,6 +102,9 @@ pub(crate) struct Choice<'a> {
     pub(crate) contexts: &'a [Context],
     pub(crate) origins: &'a [Origin],
     pub(crate) seed: u64,
+    /// Turns of a long reader's loop, if not as much is queued before. When a writer waits for it,
+    /// nothing moves any more.
+    pub(crate) patience: u64,
 }
 
 /// Replaces `writes` nodes for each writer, beside as many readers.
@@ -215,8 +218,6 @@ impl<R: Accepts<Node>> Scene<'_, R> {
 
     fn read(&self, site: &Site, rng: &mut Rng) {
         const READS: u64 = 64;
-        /// When a writer waits for us, nothing moves any more.
-        const PATIENCE: usize = 1 << 20;
         let tally = &self.tally;
         let mut stale = 0;
 
@@ -224,7 +225,7 @@ impl<R: Accepts<Node>> Scene<'_, R> {
         // freed too early is freed under this reader.
         let blocks = 3 * u64::from(threads::online_cpus().get());
         let end = tally.queued.load(Relaxed) + blocks * CAPACITY as u64;
-        let mut left = PATIENCE;
+        let mut left = self.choice.patience;
         stale += u64::from(!self.table.read(rng.below(usize::MAX), || {
             left -= 1;
             left != 0 && tally.queued.load(Relaxed) < end

@@ -54,6 +54,7 @@ pub(crate) fn readers_and_writers(env: &Env) -> Result<Outcome> {
         contexts: &contexts,
         origins: &ORIGINS,
         seed: env.config.seed,
+        patience: 1 << 20,
     };
     // Of blocks, and of lists.
     for memory in [true, false] {
