@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Part of the folder's name: a change of what is in it makes a new one.
-const RECIPE: u32 = 5;
+const RECIPE: u32 = 6;
 const SUITE: &str = "bookworm";
 
 /// What virtme-ng's shell script runs during boot, and what is nowhere else. Emulated and under lockdep a
@@ -24,6 +24,23 @@ const APPLETS: &[&str] = &[
     "base64", "cat", "chmod", "chown", "cp", "cut", "date", "dmesg", "grep", "hostname", "id",
     "ip", "ln", "ls", "mkdir", "mount", "poweroff", "ps", "readlink", "rm", "sed", "setsid",
     "sleep", "sort", "stty", "sync", "touch", "umount", "uname",
+];
+
+/// In the guest all are root.
+const ANYBODY: &str = "auth required pam_permit.so\naccount required pam_permit.so\npassword required pam_permit.so\n\
+    session required pam_permit.so\n";
+
+/// What packages' scripts would write, which are not run.
+const FILES: &[(&str, &str)] = &[
+    ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
+    ("etc/group", "root:x:0:\ntty:x:5:\n"),
+    ("etc/shadow", "root:*:19000:0:99999:7:::\n"),
+    ("etc/fstab", ""),
+    ("etc/hosts", "127.0.0.1 localhost\n"),
+    // By su virtme-ng opens a shell; PAM gives up where a policy includes a file that is not there, and it
+    // reads `other` for every program.
+    ("etc/pam.d/su", ANYBODY),
+    ("etc/pam.d/other", ANYBODY),
 ];
 
 pub fn ensure(cache: &Cache, arch: Arch) -> Result<Option<PathBuf>> {
@@ -85,13 +102,7 @@ fn make(cache: &Cache, dir: &Path) -> Result<()> {
     ] {
         fs::create_dir_all(next.join(sub))?;
     }
-    for (file, text) in [
-        ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
-        ("etc/group", "root:x:0:\ntty:x:5:\n"),
-        ("etc/shadow", "root:*:19000:0:99999:7:::\n"),
-        ("etc/fstab", ""),
-        ("etc/hosts", "127.0.0.1 localhost\n"),
-    ] {
+    for (file, text) in FILES {
         fs::write(next.join(file), text)?;
     }
     let busybox = ["usr/bin/busybox", "bin/busybox"]
@@ -163,6 +174,21 @@ pub fn packages(root: &Path) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::base::exit::stage;
+
+    /// `make shell` had no prompt on the arm64 lanes: "su: Critical error - immediate abort".
+    #[test]
+    fn su_needs_no_file_that_a_package_script_writes() {
+        for policy in ["etc/pam.d/su", "etc/pam.d/other"] {
+            let (_, text) = FILES.iter().find(|(f, _)| *f == policy).unwrap();
+            assert!(!text.contains("include"), "{policy}");
+            for kind in ["auth", "account", "session"] {
+                assert!(
+                    text.lines().any(|l| l.starts_with(kind)),
+                    "{policy}: {kind}"
+                );
+            }
+        }
+    }
 
     #[test]
     fn an_x86_guest_needs_an_x86_host() {

@@ -97,7 +97,7 @@ unsafe impl Policy for Hasty {
 unsafe impl Accepts<Node> for Hasty {}
 
 fn freed_too_early() -> Result {
-    const WRITES: usize = 1 << 14;
+    const WRITES: usize = 1 << 12;
     const ROUNDS: usize = 200;
     let queue = Queue::<Hasty>::new(c"nolocks_queue_control")?;
     // No vmalloc: a reader who is late would fault.
