@@ -9,7 +9,7 @@ use crate::base::progress::Progress;
 use crate::host::setup::{CLIPPY, RUSTC, tools};
 use anyhow::{Context, Result};
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{LineWriter, Write};
 use std::path::Path;
 use std::process::Command;
 
@@ -58,7 +58,8 @@ pub fn clean_env(command: &mut Command, cache: &Path) {
 
 /// Runs make with its whole output in `log`; on failure the error holds what matters of it.
 pub fn run_logged(command: &mut Command, log: &Path, progress: &mut Progress) -> Result<()> {
-    let mut file = BufWriter::new(
+    // By lines: who goes on with an interrupted build reads what was said.
+    let mut file = LineWriter::new(
         File::create(log).with_context(|| format!("cannot write {}", log.display()))?,
     );
     let mut lines: Vec<String> = Vec::new();

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `make series-check` : every prefix builds, boots and adds no warning.
 
-use crate::base::cache::{Lock, remove_dir, sha256, write_atomic};
-use crate::build::kernel::Recipe;
+use crate::base::cache::{Lock, read_json, remove_dir, sha256, write_json};
+use crate::build::kernel::{Recipe, Stamp};
 use crate::build::make::LOG;
 use crate::command::job::{DEFAULT_LANE, Job};
 use crate::command::sparse;
@@ -15,9 +15,10 @@ use crate::verdict::judge::judge_boot;
 use crate::verdict::tally::Tally;
 use anyhow::{Context, Result, ensure};
 use regex::Regex;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const CONFIG: &str = include_str!("../../series-check.config");
@@ -158,25 +159,21 @@ impl Prefixes<'_> {
         }
         let source = self.job.source(None, prefix, SLOT)?;
         let dir = self.recipe.place(cache, &source)?.dir;
-        // make repeats no warning: after a build whose own are not known, it has to start from nothing.
-        let known = dir.join("nolocks-warnings-known");
-        if before.is_none() || !known.exists() {
-            remove_dir(&dir)?;
-        }
-        let _ = fs::remove_file(&known);
+        let earlier = begin(&dir, &stamp, before.is_none())?;
         let build = self.recipe.build(cache, &source)?;
-        let now = warnings(&fs::read_to_string(build.dir.join(LOG))?);
+        let said = earlier + &fs::read_to_string(build.dir.join(LOG))?;
         if let Some(before) = before {
-            let new = fresh(now, before);
+            let new = fresh(warnings(&said), before);
             ensure!(new.is_empty(), "{new:?}");
         }
-        write_atomic(&known, "")?;
+        fs::rename(dir.join(BEGUN), dir.join(KNOWN))?;
         let next = tempfile::tempdir_in(&self.dir)?;
-        for file in [self.image, ".config", "System.map", LOG] {
+        for file in [self.image, ".config", "System.map"] {
             let to = next.path().join(file);
             fs::create_dir_all(to.parent().context("a file lies in a folder")?)?;
             fs::copy(build.dir.join(file), to)?;
         }
+        fs::write(next.path().join(LOG), said)?;
         fs::rename(next.keep(), &place)?;
         Ok(place)
     }
@@ -190,6 +187,39 @@ impl Prefixes<'_> {
         }
         Ok(())
     }
+}
+
+/// make says each warning once. A build folder whose objects' warnings are all known holds `KNOWN`; one whose build was
+/// begun holds `BEGUN`, with what make said until it was interrupted.
+const KNOWN: &str = "nolocks-warnings-known";
+const BEGUN: &str = "nolocks-begun.json";
+
+#[derive(Deserialize, Serialize)]
+struct Begun {
+    stamp: Stamp,
+    said: String,
+}
+
+/// Makes `dir` ready for a build of `stamp`, and returns what make said in one that was interrupted. A build of others'
+/// objects, of which nobody knows the warnings, starts from nothing; so does one `from_nothing`.
+fn begin(dir: &Path, stamp: &Stamp, from_nothing: bool) -> Result<String> {
+    let begun = read_json::<Begun>(&dir.join(BEGUN)).filter(|begun| begun.stamp == *stamp);
+    let said = if let Some(begun) = begun {
+        begun.said + &fs::read_to_string(dir.join(LOG)).unwrap_or_default()
+    } else {
+        if from_nothing || !dir.join(KNOWN).exists() {
+            remove_dir(dir)?;
+        }
+        String::new()
+    };
+    fs::create_dir_all(dir)?;
+    let begun = Begun {
+        stamp: stamp.clone(),
+        said,
+    };
+    write_json(&dir.join(BEGUN), &begun)?;
+    let _ = fs::remove_file(dir.join(KNOWN));
+    Ok(begun.said)
 }
 
 /// Kconfig.fragment but for the options with one of `dropped` in their names.
@@ -242,6 +272,40 @@ mod tests {
         assert_eq!(fresh(warnings(&second), &before), before);
         // A header's comes again with every file that includes it.
         assert!(fresh(warnings(&ONE.repeat(3)), &before).is_empty());
+    }
+
+    /// An interrupted build was begun from nothing, half an hour on a slow machine.
+    #[test]
+    fn an_interrupted_build_goes_on_with_what_make_said() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("build");
+        let stamp = |series: &str| Stamp {
+            tree: "t".to_owned(),
+            series: series.to_owned(),
+            config: "c".to_owned(),
+            toolchain: "k".to_owned(),
+        };
+        let object = dir.join("a.o");
+        let interrupted = |said: &str| {
+            fs::write(&object, "").unwrap();
+            fs::write(dir.join(LOG), said).unwrap();
+        };
+        assert_eq!(begin(&dir, &stamp("1"), true).unwrap(), "");
+        interrupted("first\n");
+        assert_eq!(begin(&dir, &stamp("1"), true).unwrap(), "first\n");
+        interrupted("second\n");
+        assert_eq!(begin(&dir, &stamp("1"), false).unwrap(), "first\nsecond\n");
+        assert!(object.exists());
+        // Nobody knows what warnings another's objects have.
+        assert_eq!(begin(&dir, &stamp("2"), false).unwrap(), "");
+        assert!(!object.exists());
+        interrupted("");
+        fs::rename(dir.join(BEGUN), dir.join(KNOWN)).unwrap();
+        assert_eq!(begin(&dir, &stamp("3"), false).unwrap(), "");
+        assert!(object.exists() && !dir.join(KNOWN).exists());
+        fs::rename(dir.join(BEGUN), dir.join(KNOWN)).unwrap();
+        assert_eq!(begin(&dir, &stamp("4"), true).unwrap(), "");
+        assert!(!object.exists());
     }
 
     #[test]
