@@ -32,9 +32,13 @@ static int __init nolocks_bench_init(void)
 	nolocks_loop = NOLOCKS_BEST(ROUNDS, OPS, barrier());
 
 	nolocks_bench_order(0, "gfp_kernel", "gfp_kernel_row");
+	NOLOCKS_PROFILE("gfp_kernel", __free_page(alloc_page(GFP_KERNEL)));
 	nolocks_bench_order(1, "gfp_kernel_order_1", "gfp_kernel_order_1_row");
 	nolocks_bench_order(4, "gfp_kernel_order_4", "gfp_kernel_order_4_row");
+	NOLOCKS_PROFILE("gfp_kernel_order_4",
+			__free_pages(alloc_pages(GFP_KERNEL, 4), 4));
 	NOLOCKS_BENCH("gfp_nowait", __free_page(alloc_page(GFP_NOWAIT)));
+	NOLOCKS_PROFILE("gfp_nowait", __free_page(alloc_page(GFP_NOWAIT)));
 	NOLOCKS_BENCH("gfp_kernel_zero",
 		      __free_page(alloc_page(GFP_KERNEL | __GFP_ZERO)));
 	/* Zeroes the page in any case. */

@@ -3,6 +3,7 @@
 #define NOLOCKS_BENCH_PAGES_H
 
 #include <linux/printk.h>
+#include <linux/string.h>
 
 #include "bench.h"
 
@@ -14,6 +15,19 @@
 /* What the loop around them takes. */
 extern u64 nolocks_loop;
 extern struct page *nolocks_pages[NOLOCKS_ROOM];
+
+/*
+ * Marks for gdb, which stops at memparse() and counts by function what stands
+ * between two of them: ci/bench/profile.py. Without gdb they do nothing. Once
+ * before, because another benchmark may have left caches and lists otherwise.
+ */
+#define NOLOCKS_PROFILE(name, statement)				\
+do {									\
+	statement;							\
+	memparse("nolocks:" name, NULL);				\
+	statement;							\
+	memparse("nolocks:", NULL);					\
+} while (0)
 
 #define NOLOCKS_BENCH(name, statement)					\
 	NOLOCKS_PRINT(name, OPS,					\

@@ -178,8 +178,10 @@ static void nolocks_bench_irqs_off(void)
 	pair = NOLOCKS_BEST(ROUNDS, DEPTH / 2, NOLOCKS_FREE(nolocks_alloc()));
 	row = NOLOCKS_BEST(ROUNDS, 1,
 			   NOLOCKS_ROW(DEPTH / 2, nolocks_alloc(), NOLOCKS_FREE));
+	NOLOCKS_PROFILE("no_locks_irqs_off", NOLOCKS_FREE(nolocks_alloc()));
 	n = nolocks_take_all();
 	fail = NOLOCKS_BEST(ROUNDS, OPS, nolocks_alloc());
+	NOLOCKS_PROFILE("no_locks_failing", nolocks_alloc());
 	local_irq_restore(flags);
 	nolocks_free_all(n);
 
@@ -256,6 +258,7 @@ int nolocks_bench_slots(void)
 	NOLOCKS_BENCH("no_locks_zero",
 		      __free_page(alloc_page(__GFP_NO_LOCKS | __GFP_ZERO)));
 	NOLOCKS_BENCH("no_locks_free_nolock", NOLOCKS_FREE(nolocks_alloc()));
+	NOLOCKS_PROFILE("no_locks_free_nolock", NOLOCKS_FREE(nolocks_alloc()));
 	nolocks_print_bursts("nowait", "task", nolocks_nowait, nolocks_in_task);
 	nolocks_print_bursts("no_locks", "task", nolocks_no_locks, nolocks_in_task);
 	nolocks_print_bursts("nolock", "task", nolocks_nolock, nolocks_in_task);

@@ -57,7 +57,7 @@ impl Job {
 }
 
 /// Debian's gdb knows the machine's own architecture, and gdb-multiarch each.
-fn debugger(arch: Arch, host: &str, have: impl Fn(&str) -> bool) -> Result<&'static str> {
+pub fn debugger(arch: Arch, host: &str, have: impl Fn(&str) -> bool) -> Result<&'static str> {
     let own = arch.kernel() == host.replace("aarch64", "arm64");
     let fit: &[&'static str] = if own {
         &["gdb", "gdb-multiarch"]
@@ -77,7 +77,7 @@ fn debugger(arch: Arch, host: &str, have: impl Fn(&str) -> bool) -> Result<&'sta
 
 /// QEMU then starts the machine when gdb says so. A socket in the file system, because a port would be
 /// open to everybody on the machine, and may be taken.
-fn halt(guest: &mut Guest, socket: &Path) {
+pub fn halt(guest: &mut Guest, socket: &Path) {
     let stub = format!("-S -gdb unix:{},server=on,wait=off", socket.display());
     guest.qemu.push(stub);
     // vmlinux has the addresses that are not random.

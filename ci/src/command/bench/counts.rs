@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 /// By what was done.
 pub type Counts = BTreeMap<String, f64>;
+/// Instructions by function, of what was done.
+pub type Profile = BTreeMap<String, BTreeMap<String, u64>>;
 
 /// All that was counted in one boot.
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,6 +23,8 @@ pub struct Counted {
     /// Interrupts that a CPU sent to itself to have its slots filled.
     #[serde(default)]
     pub irq_works: Counts,
+    #[serde(default)]
+    pub profile: Profile,
 }
 
 /// Pages taken one after the other, and then freed.
@@ -102,6 +106,7 @@ impl Counted {
                 .captures_iter(console)
                 .map(|c| Ok((c[1].to_owned(), number(&c[2])?)))
                 .collect::<Result<_>>()?,
+            profile: Profile::new(),
         };
         ensure!(
             !counted.ops.is_empty(),

@@ -6,6 +6,7 @@ mod committed;
 mod counts;
 mod goals;
 mod picture;
+mod profile;
 mod tables;
 
 use crate::base::cache::{write_atomic, write_json};
@@ -72,7 +73,9 @@ impl Machine {
     }
 
     fn page(&self) -> String {
-        let tables = self.tables();
+        let mut tables = self.tables();
+        let (before, after) = (&self.before.counted, &self.after.counted);
+        tables.push(profile::by_function(&before.profile, &after.profile));
         let tables = tables
             .iter()
             .map(|t| format!("\n{}", markdown(&t.header, &t.rows, t.left)));
@@ -97,6 +100,9 @@ pub fn run(job: &Job, machine: Option<&str>) -> Result<()> {
         None | Some("all") => Lane::load_all(&dir)?,
         Some(name) => vec![Lane::load(&dir, name)?],
     };
+    for lane in &machines {
+        profile::find_gdb(lane.arch)?;
+    }
     let mut measured = Vec::new();
     for lane in machines {
         let before = measure(job, &run, &lane, &series.prefix(0), &mut tally)?;
@@ -236,7 +242,7 @@ fn measure(
     let (source, build) = job.build_machine_kernel("bench", &lane, series, &fragment)?;
     let place = job.checkout.join("rust-module/bench");
     let built = build_modules(&job.cache, &build.dir, lane.arch, &place, false)?;
-    let ready = Ready::new(&job.cache, run, &lane, &build.dir, Some((&built, &modules)))?;
+    let mut ready = Ready::new(&job.cache, run, &lane, &build.dir, Some((&built, &modules)))?;
     let steps: Vec<String> = modules
         .iter()
         .map(|m| format!("module {m} {m}.ko"))
@@ -250,7 +256,12 @@ fn measure(
         &format!("{}: a page that could not be freed at once", lane.name),
         check_stranded(&outcome.console, with),
     )?;
-    let counted = Counted::read(&outcome.console)?;
+    let mut counted = Counted::read(&outcome.console)?;
+    counted.profile = profile::measure(&mut ready, &build.dir.join("vmlinux"), &steps[0])?;
+    tally.check(
+        &format!("{}: the profile adds up", lane.name),
+        profile::check(&counted, with),
+    )?;
     if with {
         tally.check(
             &format!("{}: bursts of pages are whole", lane.name),

@@ -13,7 +13,7 @@ pub struct Table {
     pub left: usize,
 }
 
-fn table(header: &[&str], left: usize, rows: Vec<Vec<String>>) -> Table {
+pub fn table(header: &[&str], left: usize, rows: Vec<Vec<String>>) -> Table {
     let header = header.iter().map(|w| (*w).to_owned()).collect();
     Table { header, rows, left }
 }

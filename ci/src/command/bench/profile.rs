@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Which functions the instructions of an operation are in: gdb steps through it at QEMU's stub.
+
+use super::counts::{Counted, Profile};
+use super::tables::{Table, table};
+use crate::base::cache::{read_json, write_atomic};
+use crate::base::exit::{Exit, OrExit};
+use crate::base::proc::clear_environment;
+use crate::command::gdb::{debugger, halt};
+use crate::lane::spec::Arch;
+use crate::run::ready::Ready;
+use anyhow::{Context, Result, ensure};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+const SCRIPT: &str = include_str!("../../../bench/profile.py");
+const BOOT: &str = "profile";
+/// What is stepped through, and whether mainline has it too.
+const OPS: &[(&str, bool)] = &[
+    ("gfp_kernel", true),
+    ("gfp_kernel_order_4", true),
+    ("gfp_nowait", true),
+    ("no_locks_free_nolock", false),
+    ("no_locks_irqs_off", false),
+    ("no_locks_failing", false),
+];
+/// Of what was counted: the best of many rounds, and a loop around it.
+const TOLERANCE: f64 = 0.03;
+/// A function with fewer instructions in each operation is told with its like.
+const FEW: u64 = 8;
+
+/// The gdb for a machine, before anything is built.
+pub fn find_gdb(arch: Arch) -> Result<&'static str> {
+    debugger(arch, std::env::consts::ARCH, |name| {
+        which::which(name).is_ok()
+    })
+}
+
+/// Boots the machine once more, with the steps that mark what is to be stepped through.
+pub fn measure(ready: &mut Ready, vmlinux: &Path, steps: &str) -> Result<Profile> {
+    // A socket's path must be short, and TMPDIR may be long.
+    let place = tempfile::tempdir_in("/tmp").or_exit(Exit::Setup)?;
+    let socket = place.path().join("gdb");
+    halt(&mut ready.guest, &socket);
+    let folder = ready.write_steps(BOOT, steps)?;
+    let script = folder.join("profile.py");
+    write_atomic(&script, SCRIPT)?;
+    let (profile, log) = (folder.join("profile.json"), folder.join("gdb.log"));
+    let log_file = File::create(&log)?;
+    let mut gdb = Command::new(find_gdb(ready.lane.arch)?);
+    clear_environment(&mut gdb);
+    let mut gdb = gdb
+        .args(["-nx", "-batch", "-x"])
+        .arg(&script)
+        .arg(vmlinux)
+        .env("NOLOCKS_ARCH", ready.lane.arch.kernel())
+        .env("NOLOCKS_MAP", ready.folder.join("System.map"))
+        .env("NOLOCKS_SOCKET", &socket)
+        .env("NOLOCKS_PROFILE", &profile)
+        .stdout(log_file.try_clone()?)
+        .stderr(log_file)
+        .spawn()
+        .or_exit(Exit::Setup)?;
+    let outcome = ready.boot(BOOT, steps, Duration::ZERO);
+    // With the guest it has nothing more to do.
+    let _ = gdb.kill();
+    gdb.wait()?;
+    outcome?;
+    read_json(&profile).with_context(|| format!("gdb counted nothing: see {}", log.display()))
+}
+
+/// That each operation was stepped through, by as many instructions as were counted.
+pub fn check(counted: &Counted, with: bool) -> Result<()> {
+    for (op, in_mainline) in OPS {
+        if !with && !in_mainline {
+            continue;
+        }
+        let profile = (counted.profile.get(*op)).with_context(|| format!("no profile of {op}"))?;
+        let (stepped, counted) = (profile.values().sum::<u64>() as f64, counted.ops[*op]);
+        ensure!(
+            (stepped - counted).abs() <= TOLERANCE * counted,
+            "{op}: stepped through {stepped} instructions, and counted {counted}"
+        );
+    }
+    Ok(())
+}
+
+/// A row for each function, the dearest first, and a column for each operation on each side.
+pub fn by_function(before: &Profile, after: &Profile) -> Table {
+    let columns: Vec<(String, &BTreeMap<String, u64>)> = OPS
+        .iter()
+        .flat_map(|(op, _)| {
+            let without = before.get(*op).map(|p| (format!("{op} without"), p));
+            let with = after.get(*op).map(|p| ((*op).to_owned(), p));
+            without.into_iter().chain(with)
+        })
+        .collect();
+    let mut rows: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+    for (nth, (_, profile)) in columns.iter().enumerate() {
+        for (function, n) in *profile {
+            rows.entry(function)
+                .or_insert_with(|| vec![0; columns.len()])[nth] = *n;
+        }
+    }
+    let (mut rows, few): (Vec<_>, Vec<_>) = rows
+        .into_iter()
+        .partition(|(_, counts)| counts.iter().any(|n| *n >= FEW));
+    rows.sort_by_key(|(_, counts)| std::cmp::Reverse(counts.iter().copied().max()));
+    let sum = |of: &[(&str, Vec<u64>)]| -> Vec<u64> {
+        (0..columns.len())
+            .map(|nth| of.iter().map(|(_, counts)| counts[nth]).sum())
+            .collect()
+    };
+    let (others, all) = (sum(&few), sum(&rows));
+    let all = all.iter().zip(&others).map(|(a, b)| a + b).collect();
+    rows.extend([("others, of less than 8 each", others), ("all", all)]);
+    let cell = |n: u64| match n {
+        0 => String::new(),
+        n => n.to_string(),
+    };
+    let mut header = vec!["instructions in"];
+    header.extend(columns.iter().map(|(name, _)| name.as_str()));
+    let rows = rows.into_iter().map(|(function, counts)| {
+        let cells = counts.into_iter().map(cell);
+        std::iter::once(function.to_owned()).chain(cells).collect()
+    });
+    table(&header, 1, rows.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn profile(ops: &[(&str, &[(&str, u64)])]) -> Profile {
+        let mut profile = Profile::new();
+        for (op, functions) in ops {
+            let of_op = profile.entry((*op).to_owned()).or_default();
+            of_op.extend(functions.iter().map(|(f, n)| ((*f).to_owned(), *n)));
+        }
+        profile
+    }
+
+    #[test]
+    fn the_dearest_function_comes_first_and_few_are_told_together() {
+        let before = profile(&[("gfp_kernel", &[("a", 10), ("f", 3)])]);
+        let after = profile(&[
+            ("gfp_kernel", &[("a", 12), ("b", 40), ("g", 7)]),
+            ("no_locks_irqs_off", &[("b", 9)]),
+        ]);
+        let Table { header, rows, .. } = by_function(&before, &after);
+        let want = "instructions in|gfp_kernel without|gfp_kernel|no_locks_irqs_off";
+        assert_eq!(header.join("|"), want);
+        let rows: Vec<String> = rows.iter().map(|row| row.join("|")).collect();
+        let others = "others, of less than 8 each|3|7|";
+        assert_eq!(rows, ["b||40|9", "a|10|12|", others, "all|13|59|9"]);
+    }
+
+    #[test]
+    fn what_was_stepped_through_is_what_was_counted() {
+        let mut counted = Counted::default();
+        for (op, _) in OPS {
+            counted.ops.insert((*op).to_owned(), 100.0);
+            let of_op = profile(&[(op, &[("a", 60), ("b", 42)])]);
+            counted.profile.extend(of_op);
+        }
+        check(&counted, true).unwrap();
+        let failing = counted.profile.get_mut("no_locks_failing").unwrap();
+        failing.insert("c".to_owned(), 2);
+        let why = check(&counted, true).unwrap_err().to_string();
+        assert!(
+            why.starts_with("no_locks_failing: stepped through 104"),
+            "{why}"
+        );
+        counted.profile.remove("no_locks_failing");
+        assert!(check(&counted, true).is_err());
+        check(&counted, false).unwrap();
+    }
+}
