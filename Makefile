@@ -19,8 +19,11 @@ objects = $(call typed,OBJECTS,objects)
 on_top = $(call typed,CONFIG,config) $(call typed,BOOTARGS,bootargs)
 # Whoever types LANE=x means it: a target that would ignore it says so instead, and so does every one
 # of KDIR=$x where x is not set.
-takes = $(foreach v,KDIR LANE RUN TODAYS SECONDS THREADS SEED CASE REPEAT MASK PAGES OBJECTS CONFIG BOOTARGS BASE MUTANTS JOBS,$(if $(filter command%,$(origin $v)),$(if \
+everywhere = YES CI NOLOCKS_CACHE CARGO_TARGET_DIR TMPDIR HOME SHELL MAKEOVERRIDES -%
+takes = $(foreach v,$(filter-out $(everywhere),$(.VARIABLES)),$(if $(filter command%,$(origin $v)),$(if \
 	$(filter $v,$1),$(if $($v),,$(error $v= is empty)),$(error make $@ takes no $v=: it would change nothing))))
+# Before the runner is built, which takes minutes.
+needs = $(if $($1),,$(error make $@ needs $1=: see make help))
 run = @sh scripts/bootstrap.sh --checkout=$(call quote,$(CURDIR)) $(if $(filter 1 y yes,$(YES)),--yes) $(call typed,JOBS,jobs)
 
 help:
@@ -93,11 +96,11 @@ build modules perf-kmem rust-analyzer:
 	$(run) $@ $(at)
 
 refresh:
-	$(call takes,KDIR BASE)
+	$(call takes,KDIR BASE)$(call needs,KDIR)
 	$(run) $@ $(call given,KDIR,kdir) $(call typed,BASE,base)
 
 apply unapply rebase:
-	$(call takes,KDIR)
+	$(call takes,KDIR)$(call needs,KDIR)
 	$(run) $@ $(call given,KDIR,kdir)
 
 decode:

@@ -249,9 +249,16 @@ mod tests {
             "decode LANE=x",
             "gdb RUN=x",
             "rebase BASE=x",
+            // Nobody's: a slip of the finger.
+            "stress LAN=x",
+            "test lane=x",
         ] {
             let e = make(bad).expect_err(bad).to_string();
             assert!(e.contains("takes no"), "{e}");
+        }
+        for missing in ["apply", "refresh BASE=x"] {
+            let e = make(missing).expect_err(missing).to_string();
+            assert!(e.contains("needs KDIR="), "{e}");
         }
         for empty in ["stress KDIR=", "apply KDIR=", "test LANE=", "repro RUN="] {
             let e = make(empty).expect_err(empty).to_string();
@@ -261,6 +268,7 @@ mod tests {
         assert!(quoted.contains("--kdir='/a'\\''b'"), "{quoted}");
         for good in [
             "check",
+            "check YES=1 NOLOCKS_CACHE=/x",
             "stress SECONDS=1 LANE=x KDIR=y OBJECTS=3",
             "stress CASE=*/nmi,queue/locks REPEAT=3",
             "soak OBJECTS=1",

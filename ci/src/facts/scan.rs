@@ -346,7 +346,11 @@ mod tests {
     fn each_rule_has_a_report() {
         let reports = reports();
         for rule in &RULES.file.rule {
-            assert!(reports.iter().any(|(id, _)| *id == rule.id), "{}", rule.id);
+            assert!(
+                reports.iter().any(|(id, _)| *id == rule.id),
+                "ci/fixtures/splats-*.log need a report under \"#### {}\"",
+                rule.id
+            );
         }
     }
 

@@ -182,6 +182,10 @@ mod tests {
             let numbers = number
                 .captures_iter(&text)
                 .map(|c| c.extract::<1>().1[0].to_owned());
+            let numbers: Vec<String> = numbers.collect();
+            let asks = format!("give control=1 to control={}\\n", numbers.len());
+            assert!(text.contains(&asks), "{folder}: {asks}");
+            let numbers = numbers.into_iter();
             have.extend(numbers.map(|n| (module.to_owned(), format!("control={n}"))));
         }
         assert!(!have.is_empty());

@@ -73,14 +73,18 @@ impl Series {
             };
         }
         check_clean(kdir)?;
+        // Neither on nor off: there is something of it.
+        let state = self.state(kdir).unwrap_or(State::Some(0));
         let not_top = |why: String| {
-            fail(
-                Exit::Tree,
-                format!(
-                    "the last {n} commits of {} are not the series ({why}): nothing was changed",
-                    kdir.display()
+            let kdir = kdir.display();
+            let what = match state {
+                State::None => format!("{kdir} does not have the series: nothing was changed"),
+                _ => format!(
+                    "the last {n} commits of {kdir} are not the series as patches/ has it ({why}): nothing was changed. \
+                     `make refresh KDIR=` brings them into patches/, and then they can be taken off"
                 ),
-            )
+            };
+            fail(Exit::Tree, what)
         };
         for (i, patch) in self.patches.iter().rev().enumerate() {
             let show = output(git(kdir).args(PLAIN_DIFF).arg(format!("HEAD~{i}")))
@@ -210,6 +214,18 @@ mod tests {
         );
         refused(f.series.apply(&f.tree), "in the middle of git am");
         assert!(f.tree.join(".git/rebase-apply").exists());
+    }
+
+    #[test]
+    fn what_cannot_be_taken_off_is_told_by_what_is_there() {
+        let f = fixture(true);
+        refused(f.series.unapply(&f.tree), "does not have the series");
+        f.series.apply(&f.tree).unwrap();
+        sh(
+            &f.tree,
+            "echo x >> mm/page_alloc.c; git commit -qa --amend --no-edit",
+        );
+        refused(f.series.unapply(&f.tree), "`make refresh KDIR=` brings");
     }
 
     #[test]

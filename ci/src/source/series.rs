@@ -183,7 +183,7 @@ impl Series {
                 fail(
                     Exit::Tree,
                     format!(
-                        "{} does not fit {} (nothing was changed there): {e:#}",
+                        "{} does not fit {} (nothing was changed there; `make rebase KDIR=` merges what it can): {e:#}",
                         p.path.display(),
                         tree.display()
                     ),
