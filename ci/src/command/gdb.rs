@@ -57,7 +57,7 @@ impl Job {
 }
 
 /// Debian's gdb knows the machine's own architecture, and gdb-multiarch each.
-pub fn debugger(arch: Arch, host: &str, have: impl Fn(&str) -> bool) -> Result<&'static str> {
+fn debugger(arch: Arch, host: &str, have: impl Fn(&str) -> bool) -> Result<&'static str> {
     let own = arch.kernel() == host.replace("aarch64", "arm64");
     let fit: &[&'static str] = if own {
         &["gdb", "gdb-multiarch"]

@@ -30,6 +30,8 @@ pub enum Need {
     Check,
     /// Kernel, modules and boots on both architectures.
     Lanes,
+    /// What steps through a guest of either architecture.
+    Bench,
     /// tools/perf.
     Perf,
 }
@@ -100,6 +102,7 @@ const TOOLS: &[Tool] = &[
         "ipxe-qemu",
     ),
     tool(Need::Lanes, "mmdebstrap", "mmdebstrap"),
+    tool(Need::Bench, "gdb-multiarch", "gdb-multiarch"),
     tool(
         Need::Perf,
         "/usr/include/traceevent/event-parse.h",

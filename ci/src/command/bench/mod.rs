@@ -91,7 +91,7 @@ impl Machine {
 
 /// On one machine of `ci/bench/`, or on all of them.
 pub fn run(job: &Job, machine: Option<&str>) -> Result<()> {
-    setup::ensure(&job.cache, Need::Lanes, job.yes)?;
+    setup::ensure(&job.cache, Need::Bench, job.yes)?;
     let series = job.series()?;
     let run = job.run_folder("bench")?;
     let mut tally = Tally::default();
@@ -100,9 +100,6 @@ pub fn run(job: &Job, machine: Option<&str>) -> Result<()> {
         None | Some("all") => Lane::load_all(&dir)?,
         Some(name) => vec![Lane::load(&dir, name)?],
     };
-    for lane in &machines {
-        profile::find_gdb(lane.arch)?;
-    }
     let mut measured = Vec::new();
     for lane in machines {
         let before = measure(job, &run, &lane, &series.prefix(0), &mut tally)?;

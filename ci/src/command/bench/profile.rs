@@ -6,8 +6,7 @@ use super::tables::{Table, table};
 use crate::base::cache::{read_json, write_atomic};
 use crate::base::exit::{Exit, OrExit};
 use crate::base::proc::clear_environment;
-use crate::command::gdb::{debugger, halt};
-use crate::lane::spec::Arch;
+use crate::command::gdb::halt;
 use crate::run::ready::Ready;
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
@@ -18,6 +17,8 @@ use std::time::Duration;
 
 const SCRIPT: &str = include_str!("../../../bench/profile.py");
 const BOOT: &str = "profile";
+/// It knows each architecture.
+const GDB: &str = "gdb-multiarch";
 /// What is stepped through, and whether mainline has it too.
 const OPS: &[(&str, bool)] = &[
     ("gfp_kernel", true),
@@ -32,13 +33,6 @@ const TOLERANCE: f64 = 0.03;
 /// A function with fewer instructions in each operation is told with its like.
 const FEW: u64 = 8;
 
-/// The gdb for a machine, before anything is built.
-pub fn find_gdb(arch: Arch) -> Result<&'static str> {
-    debugger(arch, std::env::consts::ARCH, |name| {
-        which::which(name).is_ok()
-    })
-}
-
 /// Boots the machine once more, with the steps that mark what is to be stepped through.
 pub fn measure(ready: &mut Ready, vmlinux: &Path, steps: &str) -> Result<Profile> {
     // A socket's path must be short, and TMPDIR may be long.
@@ -50,7 +44,7 @@ pub fn measure(ready: &mut Ready, vmlinux: &Path, steps: &str) -> Result<Profile
     write_atomic(&script, SCRIPT)?;
     let (profile, log) = (folder.join("profile.json"), folder.join("gdb.log"));
     let log_file = File::create(&log)?;
-    let mut gdb = Command::new(find_gdb(ready.lane.arch)?);
+    let mut gdb = Command::new(GDB);
     clear_environment(&mut gdb);
     let mut gdb = gdb
         .args(["-nx", "-batch", "-x"])
