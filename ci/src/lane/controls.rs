@@ -179,14 +179,17 @@ mod tests {
             let path = Path::new(env!("CARGO_MANIFEST_DIR"))
                 .join(format!("../rust-module/control/{folder}/control.rs"));
             let text = std::fs::read_to_string(path).unwrap();
-            let numbers = number
+            let numbers: Vec<String> = number
                 .captures_iter(&text)
-                .map(|c| c.extract::<1>().1[0].to_owned());
-            let numbers: Vec<String> = numbers.collect();
+                .map(|c| c.extract::<1>().1[0].to_owned())
+                .collect();
             let asks = format!("give control=1 to control={}\\n", numbers.len());
             assert!(text.contains(&asks), "{folder}: {asks}");
-            let numbers = numbers.into_iter();
-            have.extend(numbers.map(|n| (module.to_owned(), format!("control={n}"))));
+            have.extend(
+                numbers
+                    .iter()
+                    .map(|n| (module.to_owned(), format!("control={n}"))),
+            );
         }
         assert!(!have.is_empty());
         let described = Controls::builtin().control;

@@ -73,12 +73,10 @@ impl Series {
             };
         }
         check_clean(kdir)?;
-        // Neither on nor off: there is something of it.
-        let state = self.state(kdir).unwrap_or(State::Some(0));
         let not_top = |why: String| {
-            let kdir = kdir.display();
+            let (state, kdir) = (self.state(kdir), kdir.display());
             let what = match state {
-                State::None => format!("{kdir} does not have the series: nothing was changed"),
+                Ok(State::None) => format!("{kdir} does not have the series: nothing was changed"),
                 _ => format!(
                     "the last {n} commits of {kdir} are not the series as patches/ has it ({why}): nothing was changed. \
                      `make refresh KDIR=` brings them into patches/, and then they can be taken off"

@@ -110,7 +110,8 @@ pub fn by_function(before: &Profile, after: &Profile) -> Table {
     };
     let (others, all) = (sum(&few), sum(&rows));
     let all = all.iter().zip(&others).map(|(a, b)| a + b).collect();
-    rows.extend([("others, of less than 8 each", others), ("all", all)]);
+    let of_few = format!("others, of less than {FEW} each");
+    rows.extend([(&*of_few, others), ("all", all)]);
     let cell = |n: u64| match n {
         0 => String::new(),
         n => n.to_string(),
