@@ -11,7 +11,8 @@ use crate::command::modules::at_prompt;
 use crate::guest::boot::Guest;
 use crate::lane::spec::{Arch, Lane};
 use anyhow::{Context, Result};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
 
 impl Job {
     /// The lane's kernel with debug info: a build of its own, of the same code.
@@ -40,13 +41,10 @@ impl Job {
         let modules = self.build_lane_modules(lane, build)?;
         let run = self.run_folder("gdb")?;
         let mut ready = self.ready_with_modules(&run, lane, build, &modules)?;
-        // A socket's path must be short, and TMPDIR may be long.
-        let place = tempfile::tempdir_in("/tmp").or_exit(Exit::Setup)?;
-        let socket = place.path().join("gdb");
-        halt(&mut ready.guest, &socket);
+        let stub = Stub::halt(&mut ready.guest)?;
         let file = ready.folder.join("gdb.commands");
         let modules = ready.folder.join("modules");
-        write_atomic(&file, &commands(&build.dir, &modules, &socket))?;
+        write_atomic(&file, &commands(&build.dir, &modules, &stub.socket()))?;
         println!(
             "the guest is halted before its first instruction, and has this terminal. In another one:\n  {gdb} -x {}\n\
              It goes on to start_kernel(); `continue` there brings the prompt here, with the modules in /mnt/modules.",
@@ -75,13 +73,27 @@ fn debugger(arch: Arch, host: &str, have: impl Fn(&str) -> bool) -> Result<&'sta
     })
 }
 
-/// QEMU then starts the machine when gdb says so. A socket in the file system, because a port would be
-/// open to everybody on the machine, and may be taken.
-pub fn halt(guest: &mut Guest, socket: &Path) {
-    let stub = format!("-S -gdb unix:{},server=on,wait=off", socket.display());
-    guest.qemu.push(stub);
-    // vmlinux has the addresses that are not random.
-    guest.cmdline.push("nokaslr".to_owned());
+/// Where gdb finds a guest that QEMU starts only when gdb says so. A socket in the file system, because a port
+/// would be open to everybody on the machine, and may be taken.
+pub struct Stub(TempDir);
+
+impl Stub {
+    pub fn halt(guest: &mut Guest) -> Result<Stub> {
+        // A socket's path must be short, and TMPDIR may be long.
+        let stub = Stub(tempfile::tempdir_in("/tmp").or_exit(Exit::Setup)?);
+        let socket = stub.socket();
+        (guest.qemu).push(format!(
+            "-S -gdb unix:{},server=on,wait=off",
+            socket.display()
+        ));
+        // vmlinux has the addresses that are not random.
+        guest.cmdline.push("nokaslr".to_owned());
+        Ok(stub)
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.0.path().join("gdb")
+    }
 }
 
 /// A breakpoint of the processor's: one in memory would be overwritten when the kernel is unpacked there.
@@ -135,24 +147,29 @@ mod tests {
     #[test]
     fn the_guest_waits_at_the_socket_that_gdb_is_told() {
         let dir = tempfile::tempdir().unwrap();
-        let socket = Path::new("/tmp/x/gdb");
         let mut guest = crate::guest::boot::tests::guest(dir.path(), "");
-        halt(&mut guest, socket);
+        let stub = Stub::halt(&mut guest).unwrap();
+        let socket = stub.socket();
+        let socket = socket.to_str().unwrap();
         let line = show(&guest.command());
         for part in [
-            "--qemu-opts=-S -gdb unix:/tmp/x/gdb,server=on,wait=off",
+            &format!("--qemu-opts=-S -gdb unix:{socket},server=on,wait=off"),
             "--append nokaslr",
         ] {
             assert!(line.contains(part), "{line}");
         }
-        let text = commands(Path::new("/b"), Path::new("/run/modules"), socket);
+        let text = commands(
+            Path::new("/b"),
+            Path::new("/run/modules"),
+            Path::new(socket),
+        );
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
             lines[..5],
             [
                 "add-auto-load-safe-path /b",
                 "file /b/vmlinux",
-                "target remote /tmp/x/gdb",
+                &format!("target remote {socket}"),
                 "hbreak start_kernel",
                 "continue",
             ]

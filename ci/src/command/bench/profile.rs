@@ -6,7 +6,7 @@ use super::tables::{Table, table};
 use crate::base::cache::{read_json, write_atomic};
 use crate::base::exit::{Exit, OrExit};
 use crate::base::proc::clear_environment;
-use crate::command::gdb::halt;
+use crate::command::gdb::Stub;
 use crate::run::ready::Ready;
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
@@ -35,10 +35,7 @@ const FEW: u64 = 8;
 
 /// Boots the machine once more, with the steps that mark what is to be stepped through.
 pub fn measure(ready: &mut Ready, vmlinux: &Path, steps: &str) -> Result<Profile> {
-    // A socket's path must be short, and TMPDIR may be long.
-    let place = tempfile::tempdir_in("/tmp").or_exit(Exit::Setup)?;
-    let socket = place.path().join("gdb");
-    halt(&mut ready.guest, &socket);
+    let stub = Stub::halt(&mut ready.guest)?;
     let folder = ready.write_steps(BOOT, steps)?;
     let script = folder.join("profile.py");
     write_atomic(&script, SCRIPT)?;
@@ -52,7 +49,7 @@ pub fn measure(ready: &mut Ready, vmlinux: &Path, steps: &str) -> Result<Profile
         .arg(vmlinux)
         .env("NOLOCKS_ARCH", ready.lane.arch.kernel())
         .env("NOLOCKS_MAP", ready.folder.join("System.map"))
-        .env("NOLOCKS_SOCKET", &socket)
+        .env("NOLOCKS_SOCKET", stub.socket())
         .env("NOLOCKS_PROFILE", &profile)
         .stdout(log_file.try_clone()?)
         .stderr(log_file)
