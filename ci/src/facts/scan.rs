@@ -96,13 +96,28 @@ struct File {
 pub struct Rules {
     file: File,
     rules: RegexSet,
-    allow: RegexSet,
-    /// Of each `allow`, what has to be said before it holds.
-    after: Vec<Option<Regex>>,
+    allowed: Vec<Allowed>,
     shape: Lines,
     body: RegexSet,
     begin: Regex,
     done: Regex,
+}
+
+struct Allowed {
+    message: Regex,
+    /// What has to be said before, in this boot.
+    after: Option<Regex>,
+    traced: bool,
+}
+
+impl Allowed {
+    fn parse(allow: &Allow) -> Result<Allowed> {
+        Ok(Allowed {
+            message: Regex::new(&allow.pattern)?,
+            after: allow.after.as_deref().map(Regex::new).transpose()?,
+            traced: allow.traced,
+        })
+    }
 }
 
 struct Lines {
@@ -156,10 +171,7 @@ impl Rules {
         );
         Ok(Rules {
             rules: RegexSet::new(file.rule.iter().map(|r| &r.pattern))?,
-            allow: RegexSet::new(file.allow.iter().map(|a| &a.pattern))?,
-            after: (file.allow.iter())
-                .map(|a| a.after.as_deref().map(Regex::new).transpose())
-                .collect::<Result<_, _>>()?,
+            allowed: (file.allow.iter().map(Allowed::parse)).collect::<Result<_>>()?,
             shape: Lines {
                 frame: Regex::new(&file.shape.frame)?,
                 trace: Regex::new(&file.shape.trace)?,
@@ -198,8 +210,8 @@ impl Rules {
         let mut open: Option<Open> = None;
         let blank = messages.iter().all(|(_, text)| text.trim().is_empty());
         let (mut begun, mut done, mut last) = (blank, false, (1, ""));
-        let unheard = || self.after.iter().map(Option::as_ref).collect::<Vec<_>>();
-        let mut awaited = unheard();
+        let at_boot = || self.allowed.iter().map(|a| a.after.is_none()).collect();
+        let mut holds: Vec<bool> = at_boot();
         for (i, (line_no, text)) in messages.iter().enumerate() {
             last = (*line_no, text);
             let part = parts.iter().find(|(part, _)| part.contains(&i));
@@ -208,14 +220,15 @@ impl Rules {
             open = open.filter(|o| !is_others(&o.case));
             if self.begin.is_match(text) {
                 (begun, done) = (true, false);
-                awaited = unheard();
+                holds = at_boot();
             }
             done |= self.done.is_match(text);
-            for what in &mut awaited {
-                *what = what.filter(|what| !what.is_match(text));
+            for (allowed, holds) in self.allowed.iter().zip(&mut holds) {
+                *holds |= allowed.after.as_ref().is_some_and(|a| a.is_match(text));
             }
-            if let Some(n) = (self.allow.matches(text).iter()).find(|n| awaited[*n].is_none()) {
-                if self.file.allow[n].traced {
+            let mut held = self.allowed.iter().zip(&holds).filter(|(_, holds)| **holds);
+            if let Some((allowed, _)) = held.find(|(a, _)| a.message.is_match(text)) {
+                if allowed.traced {
                     open = Some(Open::new(case, None, i));
                 }
                 continue;
@@ -478,7 +491,7 @@ mod tests {
         assert_eq!(RULES.scan(ALLOWED), []);
         let mut strict = Rules::builtin().unwrap();
         let entries = std::mem::take(&mut strict.file.allow);
-        (strict.allow, strict.after) = (RegexSet::empty(), Vec::new());
+        strict.allowed.clear();
         assert_eq!(strict.scan(ALLOWED).len(), entries.len());
         for allow in entries {
             let pattern = Regex::new(&allow.pattern).unwrap();
