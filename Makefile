@@ -104,13 +104,13 @@ apply unapply rebase:
 	$(run) $@ $(call given,KDIR,kdir)
 
 decode:
-	$(call takes,RUN KDIR)
+	$(call takes,RUN KDIR)$(call needs,RUN)
 	$(run) $@ $(call given,RUN,run) $(call given,KDIR,kdir)
 
 repro results:
-	$(call takes,RUN)
+	$(call takes,RUN)$(call needs,RUN)
 	$(run) $@ $(call given,RUN,run)
 
 judge:
-	$(call takes,RUN TODAYS)
+	$(call takes,RUN TODAYS)$(call needs,RUN)
 	$(run) $@ $(call given,RUN,run) $(if $(filter 1 y yes,$(TODAYS)),--todays)

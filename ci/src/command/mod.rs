@@ -256,9 +256,16 @@ mod tests {
             let e = make(bad).expect_err(bad).to_string();
             assert!(e.contains("takes no"), "{e}");
         }
-        for missing in ["apply", "refresh BASE=x"] {
+        for (missing, what) in [
+            ("apply", "KDIR"),
+            ("refresh BASE=x", "KDIR"),
+            ("repro", "RUN"),
+            ("decode KDIR=x", "RUN"),
+            ("judge TODAYS=1", "RUN"),
+            ("results", "RUN"),
+        ] {
             let e = make(missing).expect_err(missing).to_string();
-            assert!(e.contains("needs KDIR="), "{e}");
+            assert!(e.contains(&format!("needs {what}=")), "{e}");
         }
         for empty in ["stress KDIR=", "apply KDIR=", "test LANE=", "repro RUN="] {
             let e = make(empty).expect_err(empty).to_string();
