@@ -9,8 +9,7 @@ use kernel::{
             ordering::{
                 Acquire,
                 Full,
-                Relaxed,
-                Release, //
+                Relaxed, //
             },
             Atomic, //
         },
@@ -79,18 +78,20 @@ impl Table {
         (!old.is_null()).then(|| unsafe { Boxed::from_raw(old) })
     }
 
-    /// Looks at an entry, for as long as `again` says, and says whether it stayed what it was.
-    fn read(&self, index: usize, mut again: impl FnMut() -> bool) -> bool {
+    /// Looks at an entry, for as long as `again` says, which is told whether it was replaced, and
+    /// says whether it stayed what it was.
+    fn read(&self, index: usize, mut again: impl FnMut(bool) -> bool) -> bool {
         let _guard = rcu::read_lock();
-        let node = self.0[index % self.0.len()].load(Acquire);
+        let entry = &self.0[index % self.0.len()];
+        let published = entry.load(Acquire);
 
-        if node.is_null() {
+        if published.is_null() {
             return true;
         }
         // SAFETY: By the invariant, for as long as the guard is there; that is what is tested.
-        let node = unsafe { &*node };
+        let node = unsafe { &*published };
         let mark = node.mark();
-        while again() && node.mark() == mark {
+        while again(entry.load(Relaxed) != published) && node.mark() == mark {
             kernel::processor::cpu_relax();
         }
         mark.is_some() && node.mark() == mark
@@ -102,8 +103,8 @@ pub(crate) struct Choice<'a> {
     pub(crate) contexts: &'a [Context],
     pub(crate) origins: &'a [Origin],
     pub(crate) seed: u64,
-    /// Turns of a long reader's loop, if not as much is queued before. When a writer waits for it,
-    /// nothing moves any more.
+    /// Turns of a long reader's loop, if not as much is queued before: when a writer waits for it,
+    /// nothing moves any more. Once all are done, it waits only if its own node was queued.
     pub(crate) patience: u64,
 }
 
@@ -114,10 +115,10 @@ pub(crate) fn run<R: Accepts<Node>>(
     writes: usize,
 ) -> Result<Tally> {
     let cpus = threads::online_cpus().get();
-    let writing = Atomic::new(cpus);
     let scene = Scene {
         queue,
         choice,
+        writing: Atomic::new(cpus),
         table: Table::new(),
         tally: Tally {
             queued: Atomic::new(0),
@@ -131,22 +132,26 @@ pub(crate) fn run<R: Accepts<Node>>(
     let result = threads::run(2 * cpus, &|nth| {
         // One that could not begin is done too, or the readers would wait for it.
         let done = || {
-            writing.fetch_sub(1, Release);
+            scene.writing.fetch_sub(1, Relaxed);
         };
-        let _done = (nth < cpus).then(|| ScopeGuard::new(done));
+        let done = (nth < cpus).then(|| ScopeGuard::new(done));
         let site = KBox::pin_init(Site::new(), GFP_KERNEL)?;
         let mut rng = Rng::new(choice.seed, nth.into());
         let result = if nth < cpus {
             let mut returned = KVec::with_capacity(RETURNED, GFP_KERNEL)?;
             let result = scene.write(&site, &mut rng, writes, &mut returned);
+            drop(done);
             // What came back may still be read.
             rcu::synchronize_rcu();
             result
         } else {
-            while writing.load(Acquire) != 0 {
+            // Once at least, however fast the writers are.
+            loop {
                 scene.read(&site, &mut rng);
+                if scene.writing.load(Relaxed) == 0 {
+                    break Ok(());
+                }
             }
-            Ok(())
         };
         scene.tally.strays.add(site.strays(), Relaxed);
         result
@@ -163,6 +168,8 @@ pub(crate) fn run<R: Accepts<Node>>(
 struct Scene<'a, R: Accepts<Node>> {
     queue: &'a Queue<R>,
     choice: &'a Choice<'a>,
+    /// Writers that may replace more nodes.
+    writing: Atomic<u32>,
     table: Table,
     tally: Tally,
 }
@@ -226,15 +233,17 @@ impl<R: Accepts<Node>> Scene<'_, R> {
         let blocks = 3 * u64::from(threads::online_cpus().get());
         let end = tally.queued.load(Relaxed) + blocks * CAPACITY as u64;
         let mut left = self.choice.patience;
-        stale += u64::from(!self.table.read(rng.below(usize::MAX), || {
+        stale += u64::from(!self.table.read(rng.below(usize::MAX), |replaced| {
             left -= 1;
-            left != 0 && tally.queued.load(Relaxed) < end
+            left != 0
+                && tally.queued.load(Relaxed) < end
+                && (replaced || self.writing.load(Relaxed) != 0)
         }));
         if let Some(ctx) = rng.pick(self.choice.contexts.iter()) {
             let _pinned = Pinned::new();
             site.run(*ctx, || {
                 for _ in 1..READS {
-                    stale += u64::from(!self.table.read(rng.below(usize::MAX), || false));
+                    stale += u64::from(!self.table.read(rng.below(usize::MAX), |_| false));
                 }
             });
         }
