@@ -3,7 +3,9 @@
 
 use crate::base::exit::{Exit, OrExit, fail};
 use crate::base::proc::{complete, output};
-use crate::source::git::{PLAIN_DIFF, check_clean, commit, git, is_git, locked, own_file};
+use crate::source::git::{
+    PLAIN_DIFF, check_clean, commit, git, is_git, locked, on_no_branch, own_file,
+};
 use crate::source::series::{Series, State, patch_id};
 use crate::source::version::{check_line_ends, check_supported, version_of};
 use anyhow::Result;
@@ -33,9 +35,10 @@ impl Series {
             return Err(refused("git am", kdir, &before, &e));
         }
         Ok(format!(
-            "{} commits added to {}",
+            "{} commits added to {}{}",
             self.patches.len(),
-            kdir.display()
+            kdir.display(),
+            on_no_branch(kdir)
         ))
     }
 
@@ -212,6 +215,30 @@ mod tests {
         );
         refused(f.series.apply(&f.tree), "in the middle of git am");
         assert!(f.tree.join(".git/rebase-apply").exists());
+    }
+
+    #[test]
+    fn a_tree_in_the_middle_of_rebase_is_refused_with_the_way_out() {
+        let f = fixture(true);
+        f.series.apply(&f.tree).unwrap();
+        let begin = "GIT_SEQUENCE_EDITOR='sed -i 1s/pick/edit/' git rebase -q -i HEAD~2";
+        sh(&f.tree, begin);
+        let dir = f.tree.display();
+        let ends = format!("(git -C {dir} rebase --continue or --abort)");
+        refused(f.series.unapply(&f.tree), &ends);
+        sh(&f.tree, "git rebase --abort");
+        f.series.unapply(&f.tree).unwrap();
+    }
+
+    #[test]
+    fn commits_that_no_branch_has_are_told() {
+        let f = fixture(true);
+        let said = f.series.apply(&f.tree).unwrap();
+        assert!(!said.contains("branch"), "{said}");
+        f.series.unapply(&f.tree).unwrap();
+        sh(&f.tree, "git checkout -q --detach");
+        let said = f.series.apply(&f.tree).unwrap();
+        assert!(said.contains("switch --create NAME"), "{said}");
     }
 
     #[test]

@@ -83,6 +83,17 @@ pub fn commit(dir: &Path, name: &str) -> Result<String> {
     Ok(id.trim().to_owned())
 }
 
+/// What to do lest the commits just made be lost, if no branch has them.
+pub fn on_no_branch(dir: &Path) -> String {
+    match output(git(dir).args(["symbolic-ref", "--quiet", "HEAD"])) {
+        Ok(_) => String::new(),
+        Err(_) => format!(
+            "\nno branch has them: git -C {} switch --create NAME gives them one",
+            dir.display()
+        ),
+    }
+}
+
 /// What the index's lock means, if it is there.
 pub fn locked(dir: &Path) -> Result<Option<String>> {
     let lock = own_file(dir, "index.lock")?;
@@ -100,22 +111,21 @@ pub fn check_clean(dir: &Path) -> Result<()> {
     if let Some(what) = locked(dir)? {
         return Err(fail(Exit::Tree, what));
     }
-    for (name, what) in [
-        ("rebase-apply", "git am or git rebase"),
-        ("rebase-merge", "git rebase"),
-        ("MERGE_HEAD", "git merge"),
-        ("CHERRY_PICK_HEAD", "git cherry-pick"),
-        ("REVERT_HEAD", "git revert"),
-        ("BISECT_LOG", "git bisect"),
+    for (name, what, ends) in [
+        ("rebase-apply/applying", "am", "--continue or --abort"),
+        ("rebase-apply", "rebase", "--continue or --abort"),
+        ("rebase-merge", "rebase", "--continue or --abort"),
+        ("MERGE_HEAD", "merge", "--continue or --abort"),
+        ("CHERRY_PICK_HEAD", "cherry-pick", "--continue or --abort"),
+        ("REVERT_HEAD", "revert", "--continue or --abort"),
+        ("BISECT_LOG", "bisect", "reset"),
     ] {
         if own_file(dir, name)?.exists() {
-            return Err(fail(
-                Exit::Tree,
-                format!(
-                    "{} is in the middle of {what}: finish or abort it first",
-                    dir.display()
-                ),
-            ));
+            let dir = dir.display();
+            let what = format!(
+                "{dir} is in the middle of git {what}: end that first (git -C {dir} {what} {ends})"
+            );
+            return Err(fail(Exit::Tree, what));
         }
     }
     let changed = changed(dir, "no")?;

@@ -5,7 +5,7 @@ use crate::base::exit::{Exit, fail};
 use crate::base::pins::PINS;
 use crate::base::proc::{complete, output};
 use crate::source::apply::{am, refused};
-use crate::source::git::{check_clean, commit, git, is_git, own_file};
+use crate::source::git::{check_clean, commit, git, is_git, on_no_branch, own_file};
 use crate::source::series::Series;
 use crate::source::version::{check_line_ends, check_supported, version_of};
 use anyhow::Result;
@@ -40,8 +40,9 @@ impl Series {
         let _ = self.put_on_base(kdir);
         let Err(why) = am(kdir, &["--3way"], self)? else {
             return Ok(format!(
-                "{} commits added to {dir}, which is {version}\nnow: make stress KDIR={dir}, and make refresh KDIR={dir}",
+                "{} commits added to {dir}, which is {version}{}\nnow: make stress KDIR={dir}, and make refresh KDIR={dir}",
                 self.patches.len(),
+                on_no_branch(kdir),
             ));
         };
         let unmerged = ["diff", "--name-only", "--diff-filter=U", "--relative"];

@@ -125,7 +125,7 @@ impl Series {
         let found = match given {
             Some(name) => {
                 let id = commit(kdir, name)
-                    .with_context(|| format!("BASE={name}"))
+                    .with_context(|| format!("BASE={name} names no commit of {}", kdir.display()))
                     .or_exit(Exit::Usage)?;
                 log.iter().skip(1).find(|(commit, _)| *commit == id)
             }
@@ -413,7 +413,7 @@ mod tests {
             refresh(&f, Some("no-such"))
                 .unwrap_err()
                 .to_string()
-                .contains("BASE=no-such")
+                .contains("BASE=no-such names no commit of")
         );
         refresh(&f, Some("HEAD~1")).unwrap();
         assert_eq!(names(&f), "0001-mm-zero.patch\ncover-letter.txt\n");
