@@ -12,9 +12,6 @@
 /* More than the lists give in one go, so that zone->lock is in it. */
 #define ROW	512
 
-u64 nolocks_loop;
-struct page *nolocks_pages[NOLOCKS_ROOM];
-
 static void nolocks_bench_order(unsigned int order, const char *alone,
 				const char *row)
 {
