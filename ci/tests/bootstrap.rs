@@ -88,6 +88,27 @@ impl Machine {
     }
 }
 
+/// With core.autocrlf=true the clone's scripts and patches had CRLF, and nothing read them.
+#[test]
+fn a_clone_has_the_line_ends_of_the_repository_whatever_git_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let attributes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.gitattributes");
+    fs::create_dir(dir.path().join("from")).unwrap();
+    fs::copy(attributes, dir.path().join("from/.gitattributes")).unwrap();
+    fs::write(dir.path().join("from/script.sh"), "one\ntwo\n").unwrap();
+    let steps = "git init -q from && git -C from add . &&
+        git -C from -c user.name=n -c user.email=n@x commit -qm x &&
+        git -c core.autocrlf=true clone -q from to";
+    let status = Command::new("sh")
+        .args(["-c", steps])
+        .current_dir(dir.path())
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .status();
+    assert!(status.unwrap().success());
+    let text = fs::read_to_string(dir.path().join("to/script.sh")).unwrap();
+    assert_eq!(text, "one\ntwo\n");
+}
+
 #[test]
 fn a_variable_reaches_cargo_and_runner_only_if_it_is_named() {
     let dropped = "CARGO_BUILD_TARGET CARGO_TARGET_DIR RUSTFLAGS RUSTC_WRAPPER KCFLAGS KRUSTFLAGS \

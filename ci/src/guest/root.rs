@@ -190,6 +190,27 @@ mod tests {
         }
     }
 
+    /// Of Debian's cloud images: debootstrap took this for an address, and died.
+    #[test]
+    fn mirror_lists_go_to_mmdebstrap_as_a_whole_line() {
+        let line = |archive| crate::base::proc::show(&unpack(Path::new("/r"), archive));
+        let mirrored = line(Some("mirror+file:/etc/apt/mirrors/debian.list"));
+        let whole = format!(
+            "deb [signed-by={KEYRING}] mirror+file:/etc/apt/mirrors/debian.list {SUITE} main"
+        );
+        assert!(mirrored.contains(&whole), "{mirrored}");
+        assert!(!line(None).contains("deb ["));
+    }
+
+    /// A cache on nodev or noexec: nothing is run there, and no device made.
+    #[test]
+    fn a_root_needs_neither_devices_nor_programs_that_run() {
+        let line = crate::base::proc::show(&unpack(Path::new("/r"), None));
+        for word in ["--variant=extract", "--skip=output/dev"] {
+            assert!(line.contains(word), "{line}");
+        }
+    }
+
     #[test]
     fn an_x86_guest_needs_an_x86_host() {
         assert!(x86_host("x86_64").is_ok());

@@ -490,6 +490,21 @@ mod tests {
         assert!(!present("no-such-program") && !present("/no/such") && !present("/usr/b*/no-such"));
     }
 
+    /// Debian 13 has QEMU's ROM elsewhere, and `make setup` found it missing after its package was installed.
+    #[test]
+    fn a_rom_is_found_where_either_release_has_it() {
+        let tool = TOOLS.iter().find(|t| t.package == "ipxe-qemu").unwrap();
+        for at in ["usr/lib/ipxe/qemu", "usr/share/qemu"] {
+            let root = tempfile::tempdir().unwrap();
+            let inside =
+                |probe: &str| probe.replace("/usr", &format!("{}/usr", root.path().display()));
+            assert!(!present(&inside(tool.probe)), "{at}");
+            fs::create_dir_all(root.path().join(at)).unwrap();
+            fs::write(root.path().join(at).join("efi-virtio.rom"), "").unwrap();
+            assert!(present(&inside(tool.probe)), "{at}");
+        }
+    }
+
     #[test]
     fn a_question_is_answered_or_interrupted() {
         proc::tests::alone(
