@@ -56,8 +56,8 @@ impl Job {
 
 /// Debian's gdb knows the machine's own architecture, and gdb-multiarch each.
 fn debugger(arch: Arch, host: &str, have: impl Fn(&str) -> bool) -> Result<&'static str> {
-    let own = arch.kernel() == host.replace("aarch64", "arm64");
-    let fit: &[&'static str] = if own {
+    let is_native = arch.kernel() == host.replace("aarch64", "arm64");
+    let fit: &[&'static str] = if is_native {
         &["gdb", "gdb-multiarch"]
     } else {
         &["gdb-multiarch"]

@@ -135,18 +135,18 @@ mod tests {
 
     #[test]
     fn a_device_that_is_not_there_or_may_not_be_opened_is_named() {
-        let own = if std::env::consts::ARCH == "x86_64" {
+        let native = if std::env::consts::ARCH == "x86_64" {
             Arch::X86
         } else {
             Arch::Arm64
         };
-        assert_eq!(excluded(own, Path::new("/dev/null")), None);
+        assert_eq!(excluded(native, Path::new("/dev/null")), None);
         // A socket may not be opened, root or not.
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("socket");
         let _bound = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         for device in [&socket, &dir.path().join("no-such")] {
-            let accel = excluded(own, device).unwrap();
+            let accel = excluded(native, device).unwrap();
             assert!(!accel.kvm);
             assert!(
                 accel.why.contains(&device.display().to_string()),

@@ -111,9 +111,9 @@ fn make(cache: &Cache, dir: &Path) -> Result<()> {
         .context("busybox-static holds no busybox")?;
     for applet in APPLETS {
         let folders = ["usr/bin", "usr/sbin"].map(|folder| next.join(folder).join(applet));
-        let own = folders.iter().find(|path| path.symlink_metadata().is_ok());
-        let link = own.unwrap_or(&folders[1]);
-        if own.is_some() {
+        let packaged = folders.iter().find(|path| path.symlink_metadata().is_ok());
+        let link = packaged.unwrap_or(&folders[1]);
+        if packaged.is_some() {
             fs::remove_file(link)?;
         }
         symlink(format!("/{busybox}"), link)?;

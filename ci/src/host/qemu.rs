@@ -69,17 +69,17 @@ pub fn find(cache: &Cache, arch: Arch) -> Result<Qemu> {
 }
 
 fn choose(
-    own: Option<PathBuf>,
+    on_path: Option<PathBuf>,
     arch: Arch,
     backport: impl FnOnce() -> Result<PathBuf>,
 ) -> Result<Qemu> {
-    let have = own.as_deref().and_then(version);
+    let have = on_path.as_deref().and_then(version);
     // What hangs in an older one is arm64's interrupt controller.
     let enough = if arch == Arch::Arm64 { OLDEST } else { 1 };
-    if let Some(own) = &own
+    if let Some(path) = &on_path
         && have >= Some(enough)
     {
-        return Ok(Qemu::at(own.clone()));
+        return Ok(Qemu::at(path.clone()));
     }
     let tried = backport().and_then(|root| {
         let program = root.join("usr/bin").join(arch.qemu());
@@ -90,15 +90,15 @@ fn choose(
             root: Some(root),
         })
     });
-    match (tried, own, have) {
+    match (tried, on_path, have) {
         (Ok(qemu), ..) => Ok(qemu),
-        (Err(e), Some(own), Some(have)) => {
+        (Err(e), Some(path), Some(have)) => {
             check_interrupt()?;
             eprintln!(
                 "{} {have} is used, whose boots may hang now and then; a newer one could not be had: {e:#}",
                 arch.qemu()
             );
-            Ok(Qemu::at(own))
+            Ok(Qemu::at(path))
         }
         (Err(e), ..) => Err(fail(
             Exit::Setup,

@@ -361,9 +361,9 @@ mod tests {
 
     #[test]
     fn controls_that_cause_no_report_share_a_boot() {
-        let control = |name: &str, red: &str| {
+        let control = |name: &str, turns_red: &str| {
             format!(
-                "#: [[control]]\n#: name = \"{name}\"\n#: module = \"m\"\n#: params = \"\"\n#: {red}\n"
+                "#: [[control]]\n#: name = \"{name}\"\n#: module = \"m\"\n#: params = \"\"\n#: {turns_red}\n"
             )
         };
         let (leak, splat) = ("fails = { ledger = \"why\" }", "expect = { r = \"x\" }");

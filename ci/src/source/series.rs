@@ -207,11 +207,11 @@ impl Series {
         patches
             .map(|p| {
                 let long = |(_, line): &&(PathBuf, String)| line.len() >= 16;
-                let mut own: Vec<_> = p.added.iter().filter(long).collect();
-                if own.is_empty() {
-                    own = p.added.iter().collect();
+                let mut lines: Vec<_> = p.added.iter().filter(long).collect();
+                if lines.is_empty() {
+                    lines = p.added.iter().collect();
                 }
-                2 * own.iter().filter(|l| there(l)).count() > own.len()
+                2 * lines.iter().filter(|l| there(l)).count() > lines.len()
             })
             .collect()
     }
