@@ -150,26 +150,22 @@ mod tests {
         let mut guest = crate::guest::boot::tests::guest(dir.path(), "");
         let stub = Stub::halt(&mut guest).unwrap();
         let socket = stub.socket();
-        let socket = socket.to_str().unwrap();
+        let place = socket.display();
         let line = show(&guest.command());
         for part in [
-            &format!("--qemu-opts=-S -gdb unix:{socket},server=on,wait=off"),
+            &format!("--qemu-opts=-S -gdb unix:{place},server=on,wait=off"),
             "--append nokaslr",
         ] {
             assert!(line.contains(part), "{line}");
         }
-        let text = commands(
-            Path::new("/b"),
-            Path::new("/run/modules"),
-            Path::new(socket),
-        );
+        let text = commands(Path::new("/b"), Path::new("/run/modules"), &socket);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
             lines[..5],
             [
                 "add-auto-load-safe-path /b",
                 "file /b/vmlinux",
-                &format!("target remote {socket}"),
+                &format!("target remote {place}"),
                 "hbreak start_kernel",
                 "continue",
             ]

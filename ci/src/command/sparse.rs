@@ -100,16 +100,17 @@ impl Tried<'_> {
     fn wrapper(&self, dir: &Path, sparse: &str) -> Result<PathBuf> {
         let (script, seeded) = (dir.join("nolocks-sparse.sh"), dir.join("nolocks-seeded.c"));
         write_atomic(&seeded, SEEDED)?;
+        let sparse = format!("{sparse} {NO_STRINGS}");
         let text = format!(
             r#"for file; do :; done
-{sparse} {NO_STRINGS} "$@" {seeded} || exit
+{sparse} "$@" {seeded} || exit
 old={old}/${{file#{new}/}}
 [ -e "$old" ] || exit 0
 for arg; do
 	shift
 	[ "$arg" = "$file" ] || set -- "$@" "$arg"
 done
-exec {sparse} {NO_STRINGS} -I{old}/include "$@" "$old"
+exec {sparse} -I{old}/include "$@" "$old"
 "#,
             seeded = seeded.display(),
             new = self.new.display(),
