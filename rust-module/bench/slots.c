@@ -114,7 +114,7 @@ static void nolocks_in_hardirq(void)
 
 static bool nolocks_nmi_is_sent;
 
-bool nolocks_nmi_handler(unsigned long ip)
+static bool nolocks_on_nmi(unsigned long ip)
 {
 	if (!nolocks_nmi_is_sent)
 		return false;
@@ -276,7 +276,7 @@ int nolocks_bench_slots(void)
 	nolocks_print_bursts("no_locks", "hardirq", nolocks_no_locks,
 			     nolocks_in_hardirq);
 	nolocks_print_bursts("nolock", "hardirq", nolocks_nolock, nolocks_in_hardirq);
-	if (!nolocks_nmi_register()) {
+	if (!nolocks_nmi_register(nolocks_on_nmi)) {
 		nolocks_print_bursts("no_locks", "nmi", nolocks_no_locks,
 				     nolocks_in_nmi);
 		nolocks_print_bursts("nolock", "nmi", nolocks_nolock, nolocks_in_nmi);

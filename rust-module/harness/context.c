@@ -99,6 +99,9 @@ unsigned int nolocks_online_cpus(void)
 	return num_online_cpus();
 }
 
+/* The only user's; there is no NMI before it is set. */
+static bool (*nolocks_nmi_handler)(unsigned long ip) __maybe_unused;
+
 #ifdef CONFIG_X86_64
 static int nolocks_nmi(unsigned int type, struct pt_regs *regs)
 {
@@ -106,8 +109,9 @@ static int nolocks_nmi(unsigned int type, struct pt_regs *regs)
 								NMI_DONE;
 }
 
-int nolocks_nmi_register(void)
+int nolocks_nmi_register(bool (*handler)(unsigned long ip))
 {
+	nolocks_nmi_handler = handler;
 	return register_nmi_handler(NMI_LOCAL, nolocks_nmi, 0, "nolocks");
 }
 
@@ -170,7 +174,7 @@ static void nolocks_overflow(struct perf_event *event,
 					(u64)NOLOCKS_NMI_CYCLES << NOLOCKS_NMI_SHIFT);
 }
 
-int nolocks_nmi_register(void)
+int nolocks_nmi_register(bool (*handler)(unsigned long ip))
 {
 	struct perf_event_attr attr = {
 		.type = PERF_TYPE_HARDWARE,
@@ -183,6 +187,7 @@ int nolocks_nmi_register(void)
 	struct perf_event *event;
 	unsigned int cpu;
 
+	nolocks_nmi_handler = handler;
 	for_each_online_cpu(cpu) {
 		event = perf_event_create_kernel_counter(&attr, cpu, NULL,
 							 nolocks_overflow,
@@ -229,7 +234,7 @@ void nolocks_nmi_send(unsigned int cpu)
 {
 }
 #else
-int nolocks_nmi_register(void)
+int nolocks_nmi_register(bool (*handler)(unsigned long ip))
 {
 	return -EOPNOTSUPP;
 }

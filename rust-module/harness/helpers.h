@@ -45,16 +45,14 @@ int nolocks_this_node(void);
 long nolocks_charged_pages(void);
 long nolocks_charge_slack(void);
 
-int nolocks_nmi_register(void);
+int nolocks_nmi_register(bool (*handler)(unsigned long ip));
 void nolocks_nmi_unregister(void);
 void nolocks_nmi_start(unsigned int cpu);
 void nolocks_nmi_stop(unsigned int cpu);
 void nolocks_nmi_send(unsigned int cpu);
-bool nolocks_nmi_handler(unsigned long ip); /* In Rust. */
 
-int nolocks_watch_locks(void);
+int nolocks_watch_locks(void (*taken)(const char *name));
 void nolocks_unwatch_locks(void);
-void nolocks_lock_taken(const char *name); /* In Rust. */
 
 struct pid;
 struct pid *nolocks_load_start(char *script);
@@ -68,12 +66,10 @@ void nolocks_objects_kvfree_rcu(struct nolocks_object *chain);
 
 unsigned int nolocks_blocked_kworkers(void);
 unsigned int nolocks_kworkers(void);
-int nolocks_watch_dying(void);
+int nolocks_watch_dying(void (*on_dying)(void));
 void nolocks_unwatch_dying(void);
-void nolocks_on_dying(void); /* In Rust. */
-int nolocks_watch_irq_works(void);
+int nolocks_watch_irq_works(void (*ran)(void));
 void nolocks_unwatch_irq_works(void);
-void nolocks_irq_work_ran(void); /* In Rust. */
 
 struct page *nolocks_cma_alloc(void);
 void nolocks_cma_release(struct page *page);

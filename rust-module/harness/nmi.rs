@@ -24,7 +24,7 @@ use crate::{
 };
 
 extern "C" {
-    fn nolocks_nmi_register() -> c_int;
+    fn nolocks_nmi_register(handler: extern "C" fn(c_ulong) -> bool) -> c_int;
     fn nolocks_nmi_unregister();
     fn nolocks_nmi_start(cpu: c_uint);
     fn nolocks_nmi_stop(cpu: c_uint);
@@ -40,7 +40,7 @@ pub(crate) struct Nmi(());
 impl Nmi {
     pub(crate) fn new() -> Result<Self> {
         // SAFETY: Called once, from the module's init.
-        kernel::error::to_result(unsafe { nolocks_nmi_register() })?;
+        kernel::error::to_result(unsafe { nolocks_nmi_register(on_nmi) })?;
         let nmi = Self(());
         let mut seen = 0;
         // SAFETY: Only reads a number. Any CPU will do.
@@ -71,7 +71,7 @@ impl Nmi {
         // SAFETY: Registered in `new()`.
         unsafe { nolocks_nmi_unregister() };
         // SAFETY: Taken back right above.
-        kernel::error::to_result(unsafe { nolocks_nmi_register() })
+        kernel::error::to_result(unsafe { nolocks_nmi_register(on_nmi) })
     }
 }
 
@@ -204,8 +204,7 @@ pub(crate) fn kick_nmi(cpu: u32) {
     unsafe { nolocks_nmi_send(cpu) }
 }
 
-#[no_mangle]
-extern "C" fn nolocks_nmi_handler(ip: c_ulong) -> bool {
+extern "C" fn on_nmi(ip: c_ulong) -> bool {
     // SAFETY: An NMI stays on its CPU.
     let cpu = unsafe { bindings::raw_smp_processor_id() } as usize;
     let answered = NMI_MAIL.get(cpu).is_some_and(|mail| mail.answer(ip));

@@ -12,6 +12,9 @@
 
 #include "helpers.h"
 
+/* The only watcher's. */
+static void (*nolocks_lock_taken)(const char *name) __maybe_unused;
+
 #ifdef CONFIG_LOCKDEP
 static struct tracepoint *nolocks_lock_acquire;
 
@@ -31,8 +34,9 @@ static void nolocks_on_lock_acquire(void *data, struct lockdep_map *lock,
 }
 
 /* The tracepoint is not exported, so it has to be searched for. */
-int nolocks_watch_locks(void)
+int nolocks_watch_locks(void (*taken)(const char *name))
 {
+	nolocks_lock_taken = taken;
 	for_each_kernel_tracepoint(nolocks_match_tracepoint, NULL);
 	if (!nolocks_lock_acquire)
 		return -EOPNOTSUPP;
@@ -139,11 +143,12 @@ static struct ftrace_ops nolocks_ops = {
 	.func = nolocks_on_function,
 };
 
-int nolocks_watch_locks(void)
+int nolocks_watch_locks(void (*taken)(const char *name))
 {
 	size_t i;
 	int err;
 
+	nolocks_lock_taken = taken;
 	err = ftrace_set_filter(&nolocks_ops, nolocks_irq_enter,
 				sizeof(nolocks_irq_enter) - 1, 0);
 	for (i = 0; i < ARRAY_SIZE(nolocks_functions) && !err; i++)
@@ -163,7 +168,7 @@ void nolocks_unwatch_locks(void)
 	ftrace_free_filter(&nolocks_ops);
 }
 #else
-int nolocks_watch_locks(void)
+int nolocks_watch_locks(void (*taken)(const char *name))
 {
 	return -EOPNOTSUPP;
 }

@@ -34,7 +34,7 @@ use crate::{
 };
 
 extern "C" {
-    fn nolocks_watch_locks() -> c_int;
+    fn nolocks_watch_locks(taken: extern "C" fn(*const c_char)) -> c_int;
     fn nolocks_unwatch_locks();
 }
 
@@ -99,8 +99,7 @@ fn switches() -> c_ulong {
 }
 
 /// To be called with the static name of a lock, or null for what disturbs a count.
-#[no_mangle]
-extern "C" fn nolocks_lock_taken(name: *const c_char) {
+extern "C" fn note(name: *const c_char) {
     let (cpu, task) = here();
 
     if RECORDER.cpu.load(Relaxed) != cpu {
@@ -147,7 +146,7 @@ impl Oracle {
     fn watch() -> Result<Self> {
         // SAFETY: Called by one case, which ends before it is called again, and once the last one is
         // dropped.
-        kernel::error::to_result(unsafe { nolocks_watch_locks() })?;
+        kernel::error::to_result(unsafe { nolocks_watch_locks(note) })?;
         Ok(Self(()))
     }
 

@@ -43,6 +43,10 @@ impl LaneFolder {
         if let Ok(words) = serde_json::from_value(metadata["cmdline"].clone()) {
             lane.cmdline = words;
         }
+        // As are the CPUs of `make test`.
+        if let Ok(cpus) = serde_json::from_value(metadata["cpus"].clone()) {
+            lane.cpus = cpus;
+        }
         let plan = serde_json::from_value(metadata["plan"].clone())
             .with_context(|| format!("{} records no plan", folder.display()))
             .or_exit(Exit::Usage)?;

@@ -85,6 +85,9 @@ fn tested(named: Option<&str>, mut lanes: Vec<Lane>) -> Result<Vec<Lane>> {
             "no lane has a [test] table: name one with LANE=",
         ));
     }
+    for lane in &mut lanes {
+        lane.cpus = lane.test_load().cpus.unwrap_or(lane.cpus);
+    }
     Ok(lanes)
 }
 
@@ -138,6 +141,18 @@ mod tests {
         }
         assert_eq!(checked(&REFUSED, &names), REFUSED);
         assert_eq!(checked(&REFUSED, &["a", "b"]), ["a"]);
+    }
+
+    #[test]
+    fn a_lane_is_tested_with_the_cpus_of_its_test_table() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("lanes");
+        let lane = Lane::load(&dir, DEFAULT_LANE).unwrap();
+        let cpus = |of_test| {
+            let mut lane = lane.clone();
+            lane.test.as_mut().unwrap().cpus = of_test;
+            tested(None, vec![lane]).unwrap()[0].cpus
+        };
+        assert_eq!((cpus(None), cpus(Some(3))), (lane.cpus, 3));
     }
 
     #[test]

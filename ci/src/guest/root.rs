@@ -15,15 +15,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Part of the folder's name: a change of what is in it makes a new one.
-const RECIPE: u32 = 6;
+const RECIPE: u32 = 7;
 const SUITE: &str = "bookworm";
 
 /// What virtme-ng's shell script runs during boot, and what is nowhere else. Emulated and under lockdep a
 /// program starts several times faster without shared libraries.
 const APPLETS: &[&str] = &[
-    "base64", "cat", "chmod", "chown", "cp", "cut", "date", "dmesg", "grep", "hostname", "id",
-    "ip", "ln", "ls", "mkdir", "mount", "poweroff", "ps", "readlink", "rm", "sed", "setsid",
-    "sleep", "sort", "stty", "sync", "touch", "umount", "uname",
+    "base64", "cat", "chmod", "chown", "cp", "cut", "date", "dmesg", "env", "grep", "hostname",
+    "id", "install", "ip", "ln", "ls", "mkdir", "mktemp", "mount", "poweroff", "ps", "readlink",
+    "rm", "sed", "setsid", "sleep", "sort", "stty", "sync", "touch", "umount", "uname",
 ];
 
 /// In the guest all are root.
@@ -124,7 +124,14 @@ fn make(cache: &Cache, dir: &Path) -> Result<()> {
     let mut packages: Vec<String> = packages.collect();
     packages.sort();
     fs::write(next.join("nolocks-packages"), packages.concat())?;
-    for left in ["var/cache/apt", "var/lib/apt"] {
+    // virtme-ng's script mounts something at each of these that there is.
+    for left in [
+        "var/cache",
+        "var/lib/apt",
+        "var/lib/dpkg",
+        "var/log",
+        "var/tmp",
+    ] {
         remove_dir(&next.join(left))?;
     }
     fs::set_permissions(&next, fs::Permissions::from_mode(0o755))?;

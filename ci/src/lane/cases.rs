@@ -12,6 +12,7 @@ use std::sync::LazyLock;
 
 pub const STRESS: &str = "nolocks_stress";
 pub const QUEUE: &str = "nolocks_queue_stress";
+pub const NO_KUNIT: &str = "kunit.enable=0";
 
 /// Cases by suite.
 pub type Names = BTreeMap<String, BTreeSet<String>>;
@@ -155,7 +156,7 @@ impl Selection {
     pub fn cmdline(&self) -> String {
         match &self.kunit {
             Some(pattern) => format!("kunit.filter_glob={pattern}"),
-            None => "kunit.enable=0".to_owned(),
+            None => NO_KUNIT.to_owned(),
         }
     }
 

@@ -209,6 +209,7 @@ mod tests {
             params: BTreeMap::from([("seconds".into(), 10)]),
             obtained: 1,
             obtained_each: 1,
+            cpus: None,
             contexts: vec![],
         }
     }

@@ -3,7 +3,7 @@
 //! how to boot and judge; the rest are options on top of the project's `Kconfig.fragment`.
 
 use crate::base::exit::{Exit, OrExit, fail};
-use crate::lane::cases::{Cases, QUEUE, STRESS};
+use crate::lane::cases::{Cases, NO_KUNIT, QUEUE, STRESS};
 use crate::lane::config::Options;
 use crate::lane::head::{complaint, header};
 use anyhow::{Context, Result};
@@ -96,6 +96,9 @@ pub struct Load {
     pub obtained_each: u64,
     /// The contexts where the contract promises pages.
     pub contexts: Vec<String>,
+    /// CPUs in place of the lane's; of `[test]` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<u32>,
 }
 
 /// What the queue's stress module is told, and what it must at least have freed.
@@ -217,14 +220,26 @@ impl Lane {
         }
         boots
     }
+
+    /// More of the kernel's command line for one of them: KUnit runs where a boot is judged by it.
+    pub fn later_cmdline(&self, boot: &str) -> Vec<String> {
+        match self.boots.iter().find(|b| b.name == boot) {
+            Some(boot) => boot.cmdline.clone(),
+            None => vec![NO_KUNIT.to_owned()],
+        }
+    }
 }
 
 fn parse(text: &str, cases: &Cases) -> Result<Lane, (usize, String)> {
     let header = header(text);
     let lane: Lane = toml::from_str(&header).map_err(|e| complaint(&header, &e))?;
     let bad = |what: &str| Err((1, what.to_owned()));
-    if lane.cpus == 0 {
+    let cpus = lane.test.as_ref().and_then(|test| test.cpus);
+    if lane.cpus == 0 || cpus == Some(0) {
         return bad("cpus: at least 1");
+    }
+    if lane.stress.cpus.is_some() {
+        return bad("stress: `cpus` is the lane's own, above the tables");
     }
     if lane.limits.boot == 0 || lane.limits.run == 0 || lane.limits.shutdown == 0 {
         return bad("limits: each of boot, run and shutdown must be above 0");
@@ -290,6 +305,17 @@ mod tests {
         let e = Lane::read(&dir.path().join("l.config"), "l", &Cases::builtin()).unwrap_err();
         assert_eq!(stage(&e), Some(Exit::Config));
         e.to_string()
+    }
+
+    #[test]
+    fn kunit_runs_in_later_boots_that_are_judged_by_it() {
+        let text = GOOD.replace(
+            "CONFIG_A=y",
+            "#: [[boot]]\n#: name = \"numa\"\n#: cmdline = [\"numa=fake=2\"]\n#: kunit = {}\nCONFIG_A=y",
+        );
+        let lane = parse(&text, &Cases::builtin()).unwrap();
+        assert_eq!(lane.later_cmdline("numa"), ["numa=fake=2"]);
+        assert_eq!(lane.later_cmdline("control-x"), [NO_KUNIT]);
     }
 
     #[test]

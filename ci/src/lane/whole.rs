@@ -309,6 +309,14 @@ mod tests {
                 &["l.config:11: not a Kconfig line"],
             ),
             (guest("cpus = 4", "cpus = []"), &["guest.config:3: "]),
+            (
+                lane("= 2\n", "= 2\n#: cpus = 0\n"),
+                &["l.config:", "cpus: at least 1"],
+            ),
+            (
+                lane("[stress]\n", "[stress]\n#: cpus = 2\n"),
+                &["l.config:", "the lane's own"],
+            ),
             (guest("cpus = 4", "cpos = 4"), &["guest.config:3: ", "cpos"]),
             (
                 guest("#: cpus", "#: fragments = [\"rt\"]\n#: cpus"),

@@ -41,12 +41,11 @@ pub fn boot_lane(
     };
     judge_lane(&recorded, &standards, tally, |name, steps, load| {
         let mut ready = ready.clone();
-        let boot = ready.lane.boots.iter().find(|b| b.name == name);
-        let words = boot.iter().flat_map(|b| &b.cmdline);
-        ready.guest.cmdline.extend(words.cloned());
-        if name == MAIN {
-            ready.guest.cmdline.extend(plan.cmdline());
-        }
+        let words = match name {
+            MAIN => Vec::from_iter(plan.cmdline()),
+            _ => ready.lane.later_cmdline(name),
+        };
+        ready.guest.cmdline.extend(words);
         ready.boot(name, steps, load).map(drop)
     })
 }

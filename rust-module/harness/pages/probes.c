@@ -46,15 +46,19 @@ unsigned int nolocks_kworkers(void)
  */
 #define NOLOCKS_DYING	CPUHP_AP_IRQ_MIPS_GIC_STARTING
 
+/* The only watcher's. */
+static void (*nolocks_on_dying)(void);
+
 static int nolocks_cpu_dying(unsigned int cpu)
 {
 	nolocks_on_dying();
 	return 0;
 }
 
-/* Calls nolocks_on_dying() on each CPU that goes offline, interrupts disabled. */
-int nolocks_watch_dying(void)
+/* @on_dying is called on each CPU that goes offline, interrupts disabled. */
+int nolocks_watch_dying(void (*on_dying)(void))
 {
+	nolocks_on_dying = on_dying;
 	return cpuhp_setup_state_nocalls(NOLOCKS_DYING, "nolocks:dying", NULL,
 					 nolocks_cpu_dying);
 }
@@ -64,7 +68,7 @@ void nolocks_unwatch_dying(void)
 	cpuhp_remove_state_nocalls(NOLOCKS_DYING);
 }
 #else
-int nolocks_watch_dying(void)
+int nolocks_watch_dying(void (*on_dying)(void))
 {
 	return -EOPNOTSUPP;
 }
@@ -79,6 +83,8 @@ void nolocks_unwatch_dying(void)
  * for each that is sent, by name. Neither is exported.
  */
 static struct tracepoint *nolocks_irq_work_tp;
+/* The only watcher's. */
+static void (*nolocks_irq_work_ran)(void);
 
 #ifdef CONFIG_X86
 #define NOLOCKS_IRQ_WORK_TP	"irq_work_entry"
@@ -104,8 +110,9 @@ static void nolocks_match_irq_work(struct tracepoint *tp, void *priv)
 		nolocks_irq_work_tp = tp;
 }
 
-int nolocks_watch_irq_works(void)
+int nolocks_watch_irq_works(void (*ran)(void))
 {
+	nolocks_irq_work_ran = ran;
 	for_each_kernel_tracepoint(nolocks_match_irq_work, NULL);
 	if (!nolocks_irq_work_tp)
 		return -EOPNOTSUPP;

@@ -21,9 +21,9 @@ use crate::api::Pile;
 extern "C" {
     fn nolocks_blocked_kworkers() -> c_uint;
     fn nolocks_kworkers() -> c_uint;
-    fn nolocks_watch_dying() -> c_int;
+    fn nolocks_watch_dying(on_dying: extern "C" fn()) -> c_int;
     fn nolocks_unwatch_dying();
-    fn nolocks_watch_irq_works() -> c_int;
+    fn nolocks_watch_irq_works(ran: extern "C" fn()) -> c_int;
     fn nolocks_unwatch_irq_works();
 }
 
@@ -57,7 +57,7 @@ impl Dying {
         let mut pages = KBox::new(pages, GFP_KERNEL)?;
 
         // SAFETY: Undone by the drop.
-        kernel::error::to_result(unsafe { nolocks_watch_dying() })?;
+        kernel::error::to_result(unsafe { nolocks_watch_dying(on_dying) })?;
         // INVARIANT: The box stays where it is, and nobody uses it before the drop has taken the
         // pointer back.
         LAST_WILL.store(&mut *pages, Release);
@@ -74,8 +74,7 @@ impl Drop for Dying {
     }
 }
 
-#[no_mangle]
-extern "C" fn nolocks_on_dying() {
+extern "C" fn on_dying() {
     let pages = LAST_WILL.xchg(core::ptr::null_mut(), Full);
 
     if !pages.is_null() {
@@ -95,7 +94,7 @@ impl IrqWorks {
     /// An error where they cannot be seen. May sleep.
     pub(crate) fn watch() -> Result<Self> {
         // SAFETY: Undone by the drop.
-        kernel::error::to_result(unsafe { nolocks_watch_irq_works() })?;
+        kernel::error::to_result(unsafe { nolocks_watch_irq_works(irq_work_ran) })?;
         Ok(Self(()))
     }
 
@@ -114,8 +113,7 @@ impl Drop for IrqWorks {
     }
 }
 
-#[no_mangle]
-extern "C" fn nolocks_irq_work_ran() {
+extern "C" fn irq_work_ran() {
     // SAFETY: A tracepoint's probe stays on its CPU.
     let cpu = unsafe { bindings::raw_smp_processor_id() } as usize;
     if let Some(count) = IRQ_WORKS.get(cpu) {

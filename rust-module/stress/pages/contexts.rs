@@ -164,7 +164,7 @@ pub(crate) fn bursts(env: &Env) -> Result<Outcome> {
 
     for ctx in env.contexts() {
         for api in Api::ALL.into_iter().filter(|api| api.is_legal(ctx)) {
-            for exponent in 0..=LARGEST_BURST.ilog2() {
+            for exponent in (0..=LARGEST_BURST.ilog2()).step_by(2) {
                 let size = 1 << exponent;
                 let _pinned = Pinned::new();
                 undrained += u32::from(!vm::drain_pcp_lists());

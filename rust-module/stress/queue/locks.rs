@@ -34,9 +34,11 @@ use crate::{
 
 /// The lock of a shard, by the name that it was given.
 const SHARD: &[u8] = b"nolocks_queue";
+/// One of so many is vmalloc's, the others kmalloc's.
+const VMALLOC: usize = 16;
 /// Pushes to be counted undisturbed, all to one shard, which has a block for kmalloc's and one
-/// for vmalloc's: enough for some to fill a block and to open one.
-const PUSHES: usize = 2 * CAPACITY + BLOCKLESS;
+/// for vmalloc's: enough for some to fill a block of kmalloc's and to open one.
+const PUSHES: usize = CAPACITY * VMALLOC / (VMALLOC - 1) + BLOCKLESS;
 /// Where no push finds a block each is like the one before.
 const BLOCKLESS: usize = 64;
 /// Visits that one of them may take: where each push has a drain come, that interrupts most of them.
@@ -86,7 +88,10 @@ fn count(
         if tally.calls >= pushes {
             break;
         }
-        let origin = [Origin::Kmalloc, Origin::Vmalloc][nth % 2];
+        let origin = match nth % VMALLOC {
+            0 => Origin::Vmalloc,
+            _ => Origin::Kmalloc,
+        };
         let mut node = Some(Boxed::new(origin)?);
         desk.warm(2)?;
         desk.site.run(ctx, || {

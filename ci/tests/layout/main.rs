@@ -5,6 +5,8 @@
 //! A file uses another if a path in it leads to an item there. To declare a module is no use of it. The tests
 //! in a file are a part of it; those in a file of their own are a file like any other.
 
+mod c;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
