@@ -164,12 +164,36 @@ impl Away {
 }
 
 /// One CPU frees and then sits with interrupts disabled; what another frees meanwhile comes back.
-pub(crate) fn irqs_off(_env: &Env) -> Result<Outcome> {
+///
+/// Once beside all CPUs, and once with no third one: a thread that frees for the other has nowhere else
+/// to go then, and must not be left with `zone->lock` where nothing runs.
+pub(crate) fn irqs_off(env: &Env) -> Result<Outcome> {
     if threads::online_cpus().get() < 2 {
         return Ok(Outcome::Skipped("there is no other CPU"));
     }
-    let away = repeat(beside_irqs_off, Away::is_short)?;
-    Ok(away.judge("sitting with interrupts disabled"))
+    let all = repeat(beside_irqs_off, Away::is_short)?;
+    let mut others = KVec::new();
+    for nth in 2..threads::online_cpus().get() {
+        others.push(threads::cpu_of(nth), GFP_KERNEL)?;
+    }
+    let are_gone = others.iter().all(|cpu| set_cpu(*cpu, false).is_ok());
+    let two = are_gone.then(|| repeat(beside_irqs_off, Away::is_short));
+    for cpu in &others {
+        // Not one that has not gone.
+        let _ = set_cpu(*cpu, true);
+    }
+    let two = two.transpose()?;
+    if let Some(nmi) = &env.nmi {
+        nmi.renew()?;
+    }
+    let outcome = all.judge("sitting with interrupts disabled");
+    Ok(match two {
+        Some(two) => outcome.check(
+            two.is_short(),
+            fmt!("{FREED} pages did not come back in time beside the only other CPU"),
+        ),
+        None => outcome,
+    })
 }
 
 fn beside_irqs_off() -> Result<Away> {
