@@ -202,9 +202,13 @@ fn worker(
                     shared.push(held);
                 }
             }
-            // Until the exchange has filled up, there may be less to take out than went in.
+            // Until the exchange has filled up, there may be less to take out than went in. Any of
+            // them, so that none stays: memory that goes offline waits for a page that had just been
+            // taken when its block was isolated, and this load waits for that to end.
             if shared.pages().len() > LARGEST_BURST / 2 {
                 for _ in 0..SWAPPED {
+                    let len = shared.pages().len();
+                    shared.pages().swap(rng.below(len), len - 1);
                     if let Some(held) = shared.pop() {
                         desk.pile.push(held);
                     }
