@@ -93,7 +93,10 @@ impl Series {
             // An empty commit has no id, and is not ours.
             let theirs = patch_id(kdir, show.as_bytes()).ok();
             if theirs != Some(patch_id(kdir, &fs::read(&patch.path)?)?) {
-                return Err(not_top(format!("HEAD~{i} is not {:?}", patch.subject)));
+                return Err(not_top(format!(
+                    "HEAD~{i} has another change than the patch {:?}",
+                    patch.subject
+                )));
             }
         }
         let before = commit(kdir, "HEAD").or_exit(Exit::Tree)?;
