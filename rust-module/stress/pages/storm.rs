@@ -60,7 +60,8 @@ use crate::{
     vm, //
 };
 
-/// NMIs for each hit that is wanted after which a part counts as out of reach.
+/// Looks at what an NMI has interrupted, for each hit that is wanted, after which a part counts as out
+/// of reach. Not NMIs: where they come by themselves, most may be over before the one who looks has run.
 const MOST: u32 = 2000;
 /// Pages that an NMI asks for. Few, as most of the time should be the victim's.
 const BURST: usize = 1;
@@ -177,11 +178,8 @@ impl Record {
         }
     }
 
-    /// To be called in the NMI. The last one has to be looked at first, or this one is lost.
+    /// To be called in the NMI, while there is nothing to look at.
     fn fill(&self, at: usize, frames: &[usize]) {
-        if self.at.load(Acquire) != NONE {
-            return;
-        }
         for (slot, frame) in self.frames.iter().zip(frames) {
             slot.store(*frame, Relaxed);
         }
@@ -189,17 +187,73 @@ impl Record {
         self.at.store(at, Release);
     }
 
-    /// Counts a hit if there is one.
-    fn look<const N: usize>(&self, functions: &mut Functions<'_>, hits: &mut [u32; N]) -> Result {
+    /// Counts the look, if there is anything to look at, and the hit, if it is one.
+    fn look<const N: usize>(
+        &self,
+        functions: &mut Functions<'_>,
+        tallies: &mut [Tally; N],
+    ) -> Result {
         let at = self.at.load(Acquire);
 
-        if let Some(hits) = hits.get_mut(at) {
+        if let Some(tally) = tallies.get_mut(at) {
             let length = self.length.load(Relaxed);
             let stack = self.frames.iter().take(length).map(|f| f.load(Relaxed));
-            *hits += u32::from(functions.is_inside(at, stack)?);
+            tally.looks += 1;
+            tally.hits += u32::from(functions.is_inside(at, stack)?);
             self.at.store(NONE, Release);
         }
         Ok(())
+    }
+}
+
+/// What the last NMIs have interrupted.
+struct Records(KVec<Record>);
+
+impl Records {
+    /// As many as come, where they come by themselves, before the one who looks has run again.
+    const NUMBER: usize = 64;
+
+    fn new() -> Result<Self> {
+        let mut records = KVec::with_capacity(Self::NUMBER, GFP_KERNEL)?;
+
+        for _ in 0..Self::NUMBER {
+            records.push(Record::new(), GFP_KERNEL)?;
+        }
+        Ok(Self(records))
+    }
+
+    /// To be called in the NMI. It is lost if none of the others was looked at meanwhile.
+    fn fill(&self, at: usize, frames: &[usize]) {
+        let mut records = self.0.iter();
+
+        if let Some(record) = records.find(|record| record.at.load(Acquire) == NONE) {
+            record.fill(at, frames);
+        }
+    }
+
+    /// Counts all that there is to look at.
+    fn look<const N: usize>(
+        &self,
+        functions: &mut Functions<'_>,
+        tallies: &mut [Tally; N],
+    ) -> Result {
+        self.0
+            .iter()
+            .try_for_each(|record| record.look(functions, tallies))
+    }
+}
+
+/// What NMIs have met while the victim was at one part.
+#[derive(Clone, Copy)]
+struct Tally {
+    looks: u32,
+    hits: u32,
+}
+
+impl Tally {
+    /// Whether the part is short of hits and still within reach.
+    fn lacks(&self, wanted: u32) -> bool {
+        self.hits < wanted && self.looks / MOST < wanted
     }
 }
 
@@ -213,7 +267,7 @@ struct Storm {
     doing: Atomic<usize>,
     over: Atomic<bool>,
     nmis: Atomic<u32>,
-    record: Record,
+    records: Records,
     /// Pages for a third CPU to free: on the victim's own they would be back on its lists.
     #[pin]
     spent: RawSpinLock<Pile>,
@@ -227,13 +281,14 @@ impl Storm {
 
     fn new() -> Result<Pin<KBox<Self>>> {
         let spent = Pile::new(Self::ROOM)?;
+        let records = Records::new()?;
 
         KBox::pin_init(
             pin_init!(Self {
                 doing: Atomic::new(NONE),
                 over: Atomic::new(false),
                 nmis: Atomic::new(0),
-                record: Record::new(),
+                records,
                 spent <- new_raw_spin_lock!(spent, "nolocks_spent"),
             }),
             GFP_KERNEL,
@@ -325,18 +380,18 @@ impl Storm {
         cpu: u32,
         parts: &[Part; N],
         wanted: u32,
-    ) -> Result<([u32; N], Stat)> {
+    ) -> Result<([Tally; N], Stat)> {
         let mut functions = Functions {
             parts,
             known: KVVec::new(),
         };
-        let mut hits = [0; N];
+        let mut tallies = [Tally { looks: 0, hits: 0 }; N];
         let mut stat = Stat::default();
         let mut held = [const { None }; 2 * BURST];
         let mut on_nmi = |frames: &[usize]| {
             let at = self.doing.load(Relaxed);
             if at != NONE {
-                self.record.fill(at, frames);
+                self.records.fill(at, frames);
             }
             // Each page replaces, and so frees, one from the last NMI but one: the victim has
             // run while it was held, and would have left its mark in it.
@@ -351,11 +406,11 @@ impl Storm {
         watch_nmis(cpu, &mut on_nmi, || {
             let nmis = || self.nmis.load(Relaxed);
 
-            while !self.is_over() && nmis() / MOST < wanted && hits.iter().any(|n| *n < wanted) {
+            while !self.is_over() && tallies.iter().any(|tally| tally.lacks(wanted)) {
                 // Where NMIs have to be sent it is done when they are of use.
-                if hits
+                if tallies
                     .get(self.doing.load(Relaxed))
-                    .is_some_and(|n| *n < wanted)
+                    .is_some_and(|tally| tally.lacks(wanted))
                 {
                     let before = nmis();
                     kick_nmi(cpu);
@@ -363,19 +418,19 @@ impl Storm {
                         return Err(ETIMEDOUT);
                     }
                 }
-                self.record.look(&mut functions, &mut hits)?;
+                self.records.look(&mut functions, &mut tallies)?;
                 breathe();
             }
             Ok(())
         })?;
-        for (part, hits) in parts.iter().zip(&hits) {
+        for (part, Tally { looks, hits }) in parts.iter().zip(&tallies) {
             pr_info!(
-                "# storm: nmis={} part={} hits={hits}\n",
+                "# storm: nmis={} part={} looks={looks} hits={hits}\n",
                 self.nmis.load(Relaxed),
                 part.name
             );
         }
-        Ok((hits, stat))
+        Ok((tallies, stat))
     }
 }
 
@@ -404,22 +459,25 @@ fn storm<const N: usize>(
         let result = match nth {
             0 => victim(&storm, env),
             2 => storm.clean_up(),
-            _ => storm.send(threads::cpu_of(0), &parts, wanted).map(|hits| {
-                seen.populate(hits);
+            _ => storm.send(threads::cpu_of(0), &parts, wanted).map(|met| {
+                seen.populate(met);
             }),
         };
         storm.over.store(true, Relaxed);
         result
     })?;
 
-    let (hits, stat) = seen.copy().ok_or(EINTR)?;
+    let (tallies, stat) = seen.copy().ok_or(EINTR)?;
     let corrupt = CORRUPT.load(Relaxed) - corrupt;
     let mut outcome = Outcome::Passed;
     stat.print(name, Api::NoLocks);
-    for (part, hits) in parts.iter().zip(hits) {
+    for (part, Tally { looks, hits }) in parts.iter().zip(tallies) {
         outcome = outcome.check(
             hits >= wanted,
-            fmt!("{hits} hits of {wanted} inside {}", part.name),
+            fmt!(
+                "{hits} hits of {wanted} inside {} in {looks} looks",
+                part.name
+            ),
         );
     }
     Ok(outcome
