@@ -309,6 +309,7 @@ pub(crate) fn in_nmi(env: &Env) -> Result<Outcome> {
 
     let scene = Scene::new()?;
     let shared = &*scene;
+    env.fill_slots()?;
     threads::run(2, &|nth| {
         if nth == 0 {
             let result = shared.play_victim();
@@ -330,10 +331,11 @@ pub(crate) fn in_nmi(env: &Env) -> Result<Outcome> {
 }
 
 /// By a timer on the same CPU.
-pub(crate) fn in_hardirq(_env: &Env) -> Result<Outcome> {
+pub(crate) fn in_hardirq(env: &Env) -> Result<Outcome> {
     let scene = Scene::new()?;
     let shared = scene.as_ref();
 
+    env.fill_slots()?;
     threads::run(1, &|_| {
         shared.start_scoped(Scene::PERIOD, || shared.play_victim())
     })?;
