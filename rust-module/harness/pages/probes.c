@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What can be seen of workers and of interrupts that a CPU sends to itself, and
- * a way to run on a CPU that is going offline.
+ * What can be seen of workers and of interrupts that a CPU sends to itself, a way
+ * to run on a CPU that is going offline, and one to move who fills the slots.
  */
 #include <linux/cpuhotplug.h>
 #include <linux/rcupdate.h>
@@ -36,6 +36,25 @@ unsigned int nolocks_kworkers(void)
 	for_each_process(task)
 		n += !!(task->flags & PF_WQ_WORKER);
 	return n;
+}
+
+/* Has the thread that fills the slots run on @cpu only, or, if negative, anywhere. */
+int nolocks_move_filler(int cpu)
+{
+	struct task_struct *task, *filler = NULL;
+	int err;
+
+	scoped_guard(rcu) {
+		for_each_process(task)
+			if (!strcmp(task->comm, "kpageslots"))
+				filler = get_task_struct(task);
+	}
+	if (!filler)
+		return -ESRCH;
+	err = set_cpus_allowed_ptr(filler, cpu < 0 ? cpu_possible_mask :
+						     cpumask_of(cpu));
+	put_task_struct(filler);
+	return err;
 }
 
 #ifdef CONFIG_HOTPLUG_CPU

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What can be seen of workers and of interrupts that a CPU sends to itself, and a way to run on a
-//! CPU that is going offline.
+//! What can be seen of workers and of interrupts that a CPU sends to itself, a way to run on a CPU
+//! that is going offline, and one to move who fills the slots.
 
 use kernel::{
     bindings,
@@ -21,6 +21,7 @@ use crate::api::Pile;
 extern "C" {
     fn nolocks_blocked_kworkers() -> c_uint;
     fn nolocks_kworkers() -> c_uint;
+    fn nolocks_move_filler(cpu: c_int) -> c_int;
     fn nolocks_watch_dying(on_dying: extern "C" fn()) -> c_int;
     fn nolocks_unwatch_dying();
     fn nolocks_watch_irq_works(ran: extern "C" fn()) -> c_int;
@@ -37,6 +38,25 @@ pub(crate) fn blocked_kworkers() -> u32 {
 pub(crate) fn kworkers() -> u32 {
     // SAFETY: Only reads.
     unsafe { nolocks_kworkers() }
+}
+
+/// Keeps the thread that fills the slots on one CPU.
+pub(crate) struct Filler(());
+
+impl Filler {
+    /// One at a time. May sleep.
+    pub(crate) fn keep_on(cpu: u32) -> Result<Self> {
+        // SAFETY: A task that may sleep. Undone by the drop.
+        kernel::error::to_result(unsafe { nolocks_move_filler(cpu as c_int) })?;
+        Ok(Self(()))
+    }
+}
+
+impl Drop for Filler {
+    fn drop(&mut self) {
+        // SAFETY: Pairs with the one in `keep_on()`. It is there, as it never ends.
+        unsafe { nolocks_move_filler(-1) };
+    }
 }
 
 /// Pages that the next CPU to go offline frees on its way.

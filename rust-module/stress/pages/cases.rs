@@ -21,6 +21,7 @@ use crate::{
     kvfree,
     locks,
     nested,
+    refill,
     storm,
     sysctl,
     tick, //
@@ -55,6 +56,7 @@ pub(crate) const CASES: &[Case<Env>] = &[
     ("pcp_high", deferred::pcp_high),
     ("deferred_irqs_off", deferred::irqs_off),
     ("deferred_dying", deferred::dying),
+    ("refill_irqs_off", refill::irqs_off),
     ("irq_works", irq_works::irq_works),
     ("sysctl", sysctl::page_slots),
     ("cpu_hotplug", hotplug::cpu),

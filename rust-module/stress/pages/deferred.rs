@@ -7,11 +7,7 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{
-            ordering::{
-                Acquire,
-                Relaxed,
-                Release, //
-            },
+            ordering::Relaxed,
             Atomic, //
         },
         new_mutex,
@@ -26,6 +22,11 @@ use kernel::{
 };
 
 use crate::{
+    absence::{
+        Away,
+        Sitting,
+        SIT, //
+    },
     api::{
         Held,
         Pile, //
@@ -59,11 +60,6 @@ const FREED: usize = 9_600;
 const STUCK: usize = 1_024;
 /// How many pages may be missing because somebody took them meanwhile: less than [`STUCK`].
 const NOISE: usize = STUCK / 2;
-/// In which all have to be back, on top of what they take with nobody in the way.
-const BOUND: Delta = Delta::from_millis(200);
-/// How long a CPU sits with interrupts disabled at most: enough for any worker, and far from what
-/// counts as a hang.
-const SIT: Delta = Delta::from_secs(30);
 /// In which others leave a CPU that is to sit.
 const SETTLE: Delta = Delta::from_millis(20);
 /// Freed in one visit, so that interrupts are not off for long.
@@ -121,46 +117,11 @@ fn reference() -> Result<Delta> {
     Ok(took)
 }
 
-/// How long the pages were away, beside what and with nothing.
-struct Away {
-    took: Option<Delta>,
-    reference: Delta,
-}
-
-impl Away {
-    /// Of nanoseconds, negative for never.
-    fn new(took: i64, reference: Delta) -> Self {
-        Self {
-            took: (took >= 0).then_some(Delta::from_nanos(took)),
-            reference,
-        }
-    }
-
-    fn is_short(&self) -> bool {
-        self.took
-            .is_some_and(|took| took.as_nanos() <= BOUND.as_nanos() + 4 * self.reference.as_nanos())
-    }
-
-    fn print(&self, beside: &str) {
-        let reference = self.reference.as_millis();
-
-        match self.took {
-            Some(took) => pr_info!(
-                "# deferred: beside={beside} pages={FREED} ms={} reference_ms={reference}\n",
-                took.as_millis()
-            ),
-            None => pr_info!(
-                "# deferred: beside={beside} pages={FREED} ms=never reference_ms={reference}\n"
-            ),
-        }
-    }
-
-    fn judge(self, outcome: Outcome, beside: &str) -> Outcome {
-        outcome.check(
-            self.is_short(),
-            fmt!("{FREED} pages did not come back in time beside a CPU that is {beside}"),
-        )
-    }
+fn judge(away: &Away, outcome: Outcome, beside: &str) -> Outcome {
+    outcome.check(
+        away.is_short(),
+        fmt!("{FREED} pages did not come back in time beside a CPU that is {beside}"),
+    )
 }
 
 /// One CPU frees and then sits with interrupts disabled; what another frees meanwhile comes back.
@@ -187,17 +148,15 @@ pub(crate) fn irqs_off(env: &Env) -> Result<Outcome> {
     if let Some(nmi) = &env.nmi {
         nmi.renew()?;
     }
-    let outcome = all.judge(Outcome::Passed, "sitting with interrupts disabled");
+    let outcome = judge(&all, Outcome::Passed, "sitting with interrupts disabled");
     Ok(match two {
-        Some(two) => two.judge(outcome, "the only other one, and sitting so"),
+        Some(two) => judge(&two, outcome, "the only other one, and sitting so"),
         None => outcome,
     })
 }
 
 fn beside_irqs_off() -> Result<Away> {
-    const SITS: u32 = 1;
-    const OVER: u32 = 2;
-    let told = Atomic::new(0);
+    let sitting = Sitting::new();
     // Charged to this task's cgroup: the threads are in none.
     let pages = KBox::pin_init(new_mutex!(charged(FREED)?), GFP_KERNEL)?;
     let stuck = KBox::pin_init(new_mutex!(charged(STUCK)?), GFP_KERNEL)?;
@@ -214,24 +173,20 @@ fn beside_irqs_off() -> Result<Away> {
             fsleep(SETTLE);
             site.run(Context::RawIrqsave, || {
                 stuck.free(STUCK);
-                told.store(SITS, Release);
-                let start = Instant::<Monotonic>::now();
-                while told.load(Acquire) != OVER && start.elapsed() < SIT {
-                    kernel::processor::cpu_relax();
-                }
+                sitting.sit();
             });
         } else {
             let pages = take(&pages)?;
-            wait_for(|| told.load(Acquire) == SITS);
+            sitting.wait();
             if let Some(delta) = free_and_wait(&site, pages, vm::unused_pages()) {
                 took.store(delta.as_nanos(), Relaxed);
             }
-            told.store(OVER, Release);
+            sitting.end();
         }
         Ok(())
     })?;
     let away = Away::new(took.load(Relaxed), reference);
-    away.print("irqs_off");
+    away.print("deferred", "irqs_off");
     Ok(away)
 }
 
@@ -254,7 +209,7 @@ pub(crate) fn dying(env: &Env) -> Result<Outcome> {
     if let Some(nmi) = &env.nmi {
         nmi.renew()?;
     }
-    Ok(away.judge(Outcome::Passed, "offline"))
+    Ok(judge(&away, Outcome::Passed, "offline"))
 }
 
 fn beside_dying() -> Result<Option<Away>> {
@@ -276,7 +231,7 @@ fn beside_dying() -> Result<Option<Away>> {
     set_cpu(victim, true)?;
     drop(dying);
     let away = Away::new(took.map_or(-1, Delta::as_nanos), reference);
-    away.print("dying");
+    away.print("deferred", "dying");
     Ok(Some(away))
 }
 

@@ -22,6 +22,7 @@ mod probes;
 #[path = "../../harness/pages/vm.rs"]
 mod vm;
 
+mod absence;
 mod all_cpus;
 mod cases;
 mod charged;
@@ -37,6 +38,7 @@ mod irq_works;
 mod kvfree;
 mod locks;
 mod nested;
+mod refill;
 mod storm;
 mod sysctl;
 mod tick;

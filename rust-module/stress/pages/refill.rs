@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Who fills the slots where the thread for it does not come.
+
+use kernel::{
+    prelude::*,
+    sync::atomic::{
+        ordering::Relaxed,
+        Atomic, //
+    },
+    time::{
+        delay::fsleep,
+        Delta,
+        Instant,
+        Monotonic, //
+    }, //
+};
+
+use crate::{
+    absence::{
+        Away,
+        Sitting,
+        SIT, //
+    },
+    api::Api,
+    context::Context,
+    env::{
+        Desk,
+        Env,
+        LARGEST_BURST, //
+    },
+    ktap::{
+        repeat,
+        Outcome, //
+    },
+    nolocks::page::NoLocksFlags,
+    probes::Filler,
+    task::{
+        breathe,
+        Pinned, //
+    },
+    threads,
+    vm, //
+};
+
+/// More pages than the slots of a CPU and the lists of all zones hold.
+const ROOM: usize = 16 * LARGEST_BURST;
+/// In which the thread is asleep again.
+const SETTLE: Delta = Delta::from_millis(20);
+
+/// The thread was last on a CPU that sits with interrupts disabled, and is woken there. Another CPU's
+/// slots are filled all the same.
+pub(crate) fn irqs_off(env: &Env) -> Result<Outcome> {
+    if threads::online_cpus().get() < 2 {
+        return Ok(Outcome::Skipped("there is no other CPU"));
+    }
+    let away = repeat(|| beside_irqs_off(env), Away::is_short)?;
+
+    Ok(Outcome::Passed.check(
+        away.is_short(),
+        fmt!("the slots were not filled in time beside a CPU that sits with interrupts disabled"),
+    ))
+}
+
+fn beside_irqs_off(env: &Env) -> Result<Away> {
+    let sitting = Sitting::new();
+    let reference = Atomic::new(0);
+    let took = Atomic::new(-1);
+
+    env.fill_slots()?;
+    {
+        // Where it runs for the last time it stays, though it may be anywhere again.
+        let _filler = Filler::keep_on(threads::cpu_of(1))?;
+        threads::run(1, &|_| {
+            let mut desk = Desk::new(ROOM)?;
+            let delta = empty_and_wait(&mut desk)?.ok_or(ETIMEDOUT)?;
+            reference.store(delta.as_nanos(), Relaxed);
+            desk.free(Context::Task);
+            Ok(())
+        })?;
+        fsleep(SETTLE);
+    }
+    threads::run(2, &|nth| {
+        let mut desk = Desk::new(ROOM)?;
+
+        if nth == 1 {
+            desk.site.run(Context::RawIrqsave, || sitting.sit());
+            return Ok(());
+        }
+        sitting.wait();
+        let delta = empty_and_wait(&mut desk);
+        sitting.end();
+        if let Some(delta) = delta? {
+            took.store(delta.as_nanos(), Relaxed);
+        }
+        desk.free(Context::Task);
+        Ok(())
+    })?;
+    let away = Away::new(
+        took.load(Relaxed),
+        Delta::from_nanos(reference.load(Relaxed)),
+    );
+    away.print("refill", "irqs_off");
+    Ok(away)
+}
+
+/// Takes all pages of this CPU that can be had without a lock, frees none, and says how long it took until
+/// its slots were as full as before: `None` if they were not within [`SIT`].
+fn empty_and_wait(desk: &mut Desk) -> Result<Option<Delta>> {
+    let _pinned = Pinned::new();
+    let cpu = threads::cpu_of(0);
+    let wanted = vm::in_slots(cpu);
+    let mut left = wanted;
+
+    // In one visit: what is filled meanwhile would never be empty.
+    let pile = &mut desk.pile;
+    desk.site.run(Context::RawIrqsave, || {
+        while left != 0 && pile.obtain(Api::NoLocks, NoLocksFlags::NONE, 1) == 1 {
+            left = vm::in_slots(cpu);
+        }
+    });
+    if wanted == 0 || left != 0 {
+        return Err(ENOSPC);
+    }
+    let start = Instant::<Monotonic>::now();
+    while vm::in_slots(cpu) < wanted {
+        if start.elapsed() > SIT {
+            return Ok(None);
+        }
+        breathe();
+    }
+    Ok(Some(start.elapsed()))
+}
