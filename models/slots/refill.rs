@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Who takes a page out of a slot, and the two that bring another: `page_slots_pop()`, and
-//! `fill_slots_of_asking()` of mm/page_slots.c as the thread and a timer call it, in every interleaving.
+//! Who takes a page out of a slot, and the two that bring another: `page_slots_pop()`,
+//! `page_slots_thread()` and `page_slots_late_fn()` of mm/page_slots.c, in every interleaving.
 //!
 //! As in model.rs, a full barrier is an acquire-release operation and a fence after it.
 
@@ -24,8 +24,10 @@ enum Bug {
     LateClear,
     /// The thread clears the bit by an operation that orders nothing.
     RelaxedClear,
-    /// Whoever found too little memory asks for the CPU again, and wakes nobody.
-    SilentlyShort,
+    /// The timer does nothing where the thread has cleared the bit.
+    GoesByBit,
+    /// The timer is not armed again where it found too little memory.
+    NotArmedAgain,
 }
 
 struct Cpu {
@@ -35,6 +37,8 @@ struct Cpu {
     asking: AtomicBool,
     /// The thread was woken since it last looked at that.
     woken: AtomicBool,
+    /// Its timer will expire.
+    armed: AtomicBool,
 }
 
 fn swap(flag: &AtomicBool, value: bool, relaxed: bool) -> bool {
@@ -51,6 +55,7 @@ impl Cpu {
         // The irq_work only comes between the two.
         if !self.asking.load(Relaxed) && !swap(&self.asking, true, false) {
             swap(&self.woken, true, false);
+            swap(&self.armed, true, false);
         }
     }
 
@@ -64,26 +69,21 @@ impl Cpu {
         }
     }
 
-    /// `fill_slots_of_asking()`. Whether there was memory, if any was needed.
+    /// Whether the bit was set.
+    fn clear_asking(&self) -> bool {
+        // cpumask_test_and_clear_cpu() is a full barrier.
+        swap(&self.asking, false, self.bug == Bug::RelaxedClear)
+    }
+
+    /// `fill_slots()`. Whether they are full.
     fn fill(&self, memory: bool) -> bool {
-        if self.bug != Bug::LateClear {
-            // cpumask_test_and_clear_cpu() is a full barrier.
-            if !swap(&self.asking, false, self.bug == Bug::RelaxedClear) {
-                return true;
-            }
-        }
-        let short = !memory && self.full.iter().any(|slot| !slot.load(Relaxed));
-        if short {
-            swap(&self.asking, true, false);
-            return false;
-        }
         for slot in &self.full {
             if !slot.load(Relaxed) {
+                if !memory {
+                    return false;
+                }
                 slot.swap(true, AcqRel);
             }
-        }
-        if self.bug == Bug::LateClear {
-            swap(&self.asking, false, false);
         }
         true
     }
@@ -96,14 +96,23 @@ impl Cpu {
             if !self.asking.load(Relaxed) {
                 return;
             }
+            if self.bug != Bug::LateClear {
+                self.clear_asking();
+            }
             self.fill(true);
+            if self.bug == Bug::LateClear {
+                self.clear_asking();
+            }
         }
     }
 
     /// `page_slots_late_fn()`.
     fn late(&self, memory: bool) {
-        if !self.fill(memory) && self.bug != Bug::SilentlyShort {
-            swap(&self.woken, true, false);
+        if !self.clear_asking() && self.bug == Bug::GoesByBit {
+            return;
+        }
+        if !self.fill(memory) && self.bug != Bug::NotArmedAgain {
+            swap(&self.armed, true, false);
         }
     }
 }
@@ -115,6 +124,8 @@ enum Fillers {
     Thread,
     /// The timer as well, while one follows, and while there is memory or none.
     Both { memory: bool },
+    /// The timer, as the thread has cleared the bit and got no further.
+    Timer,
 }
 
 fn explore(bug: Bug, fillers: Fillers) {
@@ -123,35 +134,44 @@ fn explore(bug: Bug, fillers: Fillers) {
     let mut model = loom::model::Builder::new();
     let slots = match fillers {
         Fillers::Thread => 2,
-        Fillers::Both { .. } => 1,
+        Fillers::Both { .. } | Fillers::Timer => 1,
     };
     // Of three at once all are 700,000, which takes half a minute and shows no more.
-    model.preemption_bound = (fillers != Fillers::Thread).then_some(3);
+    model.preemption_bound = matches!(fillers, Fillers::Both { .. }).then_some(3);
     model.check(move || {
         let cpu = Arc::new(Cpu {
             bug,
             full: (0..slots).map(|_| AtomicBool::new(true)).collect(),
             asking: AtomicBool::new(true),
             woken: AtomicBool::new(true),
+            // By who set the bit, and about to expire where it comes at once.
+            armed: AtomicBool::new(fillers == Fillers::Timer),
         });
-        let thread = {
+        let beside = |filler: fn(&Cpu, bool), memory| {
             let cpu = cpu.clone();
-            thread::spawn(move || cpu.thread())
+            thread::spawn(move || filler(&cpu, memory))
         };
-        let late = match fillers {
-            Fillers::Thread => None,
-            Fillers::Both { memory } => {
-                let cpu = cpu.clone();
-                Some(thread::spawn(move || cpu.late(memory)))
-            }
+        let thread: fn(&Cpu, bool) = match fillers {
+            Fillers::Timer => |cpu, _| {
+                cpu.clear_asking();
+            },
+            _ => |cpu, _| cpu.thread(),
         };
+        let mut beside_pops = vec![beside(thread, true)];
+        if let Fillers::Both { memory } = fillers {
+            beside_pops.push(beside(Cpu::late, memory));
+        }
         for slot in 0..slots {
             cpu.pop(slot);
         }
-        thread.join().unwrap();
-        late.map(|late| late.join().unwrap());
-        if cpu.woken.load(Relaxed) {
+        for filler in beside_pops {
+            filler.join().unwrap();
+        }
+        if fillers != Fillers::Timer && cpu.woken.load(Relaxed) {
             cpu.thread();
+        }
+        while fillers != Fillers::Thread && cpu.armed.swap(false, AcqRel) {
+            cpu.late(true);
         }
         let full = cpu.full.iter().filter(|slot| slot.load(Relaxed)).count();
         assert_eq!(full, slots, "nobody fills a slot again");
@@ -170,6 +190,7 @@ fn what_was_taken_out_comes_back() {
     explore(Bug::None, Fillers::Thread);
     explore(Bug::None, Fillers::Both { memory: true });
     explore(Bug::None, Fillers::Both { memory: false });
+    explore(Bug::None, Fillers::Timer);
 }
 
 #[test]
@@ -179,7 +200,8 @@ fn every_bug_is_found() {
         (Bug::RelaxedPop, Fillers::Thread),
         (Bug::LateClear, Fillers::Thread),
         (Bug::RelaxedClear, Fillers::Thread),
-        (Bug::SilentlyShort, Fillers::Both { memory: false }),
+        (Bug::GoesByBit, Fillers::Timer),
+        (Bug::NotArmedAgain, Fillers::Both { memory: false }),
     ] {
         let panic = std::panic::catch_unwind(|| explore(bug, fillers)).expect_err("not found");
         let text = panic.downcast_ref::<String>().map(String::as_str);
