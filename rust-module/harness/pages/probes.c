@@ -38,23 +38,43 @@ unsigned int nolocks_kworkers(void)
 	return n;
 }
 
-/* Has the thread that fills the slots run on @cpu only, or, if negative, anywhere. */
+/* The thread that fills the slots, to be put. */
+static struct task_struct *nolocks_filler(void)
+{
+	struct task_struct *task;
+
+	guard(rcu)();
+	for_each_process(task)
+		if (!strcmp(task->comm, "kpageslots"))
+			return get_task_struct(task);
+	return NULL;
+}
+
+/* Has it run on @cpu only, or, if negative, anywhere. */
 int nolocks_move_filler(int cpu)
 {
-	struct task_struct *task, *filler = NULL;
+	struct task_struct *filler = nolocks_filler();
 	int err;
 
-	scoped_guard(rcu) {
-		for_each_process(task)
-			if (!strcmp(task->comm, "kpageslots"))
-				filler = get_task_struct(task);
-	}
 	if (!filler)
 		return -ESRCH;
 	err = set_cpus_allowed_ptr(filler, cpu < 0 ? cpu_possible_mask :
 						     cpumask_of(cpu));
 	put_task_struct(filler);
 	return err;
+}
+
+/* Whether it was woken on @cpu, and is still there. */
+bool nolocks_filler_is_woken_on(unsigned int cpu)
+{
+	struct task_struct *filler = nolocks_filler();
+	bool is_woken;
+
+	if (!filler)
+		return false;
+	is_woken = task_is_running(filler) && task_cpu(filler) == cpu;
+	put_task_struct(filler);
+	return is_woken;
 }
 
 #ifdef CONFIG_HOTPLUG_CPU

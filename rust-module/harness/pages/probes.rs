@@ -22,6 +22,7 @@ extern "C" {
     fn nolocks_blocked_kworkers() -> c_uint;
     fn nolocks_kworkers() -> c_uint;
     fn nolocks_move_filler(cpu: c_int) -> c_int;
+    fn nolocks_filler_is_woken_on(cpu: c_uint) -> bool;
     fn nolocks_watch_dying(on_dying: extern "C" fn()) -> c_int;
     fn nolocks_unwatch_dying();
     fn nolocks_watch_irq_works(ran: extern "C" fn()) -> c_int;
@@ -49,6 +50,12 @@ impl Filler {
         // SAFETY: A task that may sleep. Undone by the drop.
         kernel::error::to_result(unsafe { nolocks_move_filler(cpu as c_int) })?;
         Ok(Self(()))
+    }
+
+    /// Whether the thread was woken on `cpu`, and is still there.
+    pub(crate) fn is_woken_on(cpu: u32) -> bool {
+        // SAFETY: Only reads, from a task that may sleep.
+        unsafe { nolocks_filler_is_woken_on(cpu) }
     }
 }
 

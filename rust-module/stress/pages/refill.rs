@@ -54,16 +54,26 @@ pub(crate) fn irqs_off(env: &Env) -> Result<Outcome> {
     if threads::online_cpus().get() < 2 {
         return Ok(Outcome::Skipped("there is no other CPU"));
     }
-    let away = repeat(|| beside_irqs_off(env), Away::is_short)?;
+    let (away, is_stuck) = repeat(
+        || beside_irqs_off(env),
+        |(away, is_stuck)| away.is_short() && *is_stuck,
+    )?;
 
-    Ok(Outcome::Passed.check(
-        away.is_short(),
-        fmt!("the slots were not filled in time beside a CPU that sits with interrupts disabled"),
-    ))
+    Ok(Outcome::Passed
+        .check(
+            is_stuck,
+            fmt!("the thread was not woken on the CPU that sits with interrupts disabled"),
+        )
+        .check(
+            away.is_short(),
+            fmt!("the slots were not filled in time beside that CPU"),
+        ))
 }
 
-fn beside_irqs_off(env: &Env) -> Result<Away> {
+/// How long it took, and whether the thread could not run meanwhile.
+fn beside_irqs_off(env: &Env) -> Result<(Away, bool)> {
     let sitting = Sitting::new();
+    let is_stuck = Atomic::new(0);
     let reference = Atomic::new(0);
     let took = Atomic::new(-1);
 
@@ -89,6 +99,7 @@ fn beside_irqs_off(env: &Env) -> Result<Away> {
         }
         sitting.wait();
         let delta = empty_and_wait(&mut desk);
+        is_stuck.store(i32::from(Filler::is_woken_on(threads::cpu_of(1))), Relaxed);
         sitting.end();
         if let Some(delta) = delta? {
             took.store(delta.as_nanos(), Relaxed);
@@ -101,7 +112,7 @@ fn beside_irqs_off(env: &Env) -> Result<Away> {
         Delta::from_nanos(reference.load(Relaxed)),
     );
     away.print("refill", "irqs_off");
-    Ok(away)
+    Ok((away, is_stuck.load(Relaxed) != 0))
 }
 
 /// Takes all pages of this CPU that can be had without a lock, frees none, and says how long it took until
