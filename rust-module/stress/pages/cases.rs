@@ -15,6 +15,7 @@ use crate::{
     deferred,
     env::Env,
     flags,
+    guards,
     hotplug,
     irq_works,
     ktap::Case,
@@ -65,5 +66,6 @@ pub(crate) const CASES: &[Case<Env>] = &[
     ("pressure", hotplug::pressure),
     ("locks", locks::locks),
     ("flags", flags::flags),
+    ("guard_order", guards::order),
     ("ledger", |env| Ok(env.close())),
 ];

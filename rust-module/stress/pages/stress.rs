@@ -33,6 +33,7 @@ mod contexts;
 mod deferred;
 mod env;
 mod flags;
+mod guards;
 mod hotplug;
 mod irq_works;
 mod kvfree;

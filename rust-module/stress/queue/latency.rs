@@ -180,7 +180,7 @@ unsafe impl Policy for Measured {
 
     unsafe fn destroy(object: Object) {
         let object: NonNull<Stamped> = object.cast();
-        // SAFETY: By the safety requirements, and as nothing else is accepted.
+        // SAFETY: The caller owns the value, which is a `Stamped`, as nothing else is accepted.
         let object = unsafe { object.as_ref() };
 
         count(object.pushed.elapsed(), object.is_first);

@@ -84,7 +84,7 @@ unsafe impl Policy for Pageless {
     const OWNS_MEMORY: bool = false;
 
     unsafe fn destroy(object: Object) {
-        // SAFETY: By the safety requirements, and as nothing else is accepted.
+        // SAFETY: It is the caller's, a `Timed`, as nothing else is accepted, and not used again.
         unsafe { object.cast::<Timed>().drop_in_place() }
     }
 }
