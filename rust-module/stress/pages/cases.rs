@@ -22,6 +22,7 @@ use crate::{
     kvfree,
     locks,
     nested,
+    page_api,
     refill,
     storm,
     sysctl,
@@ -67,5 +68,7 @@ pub(crate) const CASES: &[Case<Env>] = &[
     ("locks", locks::locks),
     ("flags", flags::flags),
     ("guard_order", guards::order),
+    ("page_api", page_api::page),
+    ("vector", page_api::vector),
     ("ledger", |env| Ok(env.close())),
 ];

@@ -39,6 +39,7 @@ mod irq_works;
 mod kvfree;
 mod locks;
 mod nested;
+mod page_api;
 mod refill;
 mod storm;
 mod sysctl;
