@@ -203,7 +203,7 @@ impl Site {
     ///
     /// To be called with the `tasklet` of a live `Site`.
     unsafe extern "C" fn on_tasklet(tasklet: *mut bindings::tasklet_struct) {
-        // SAFETY: By the safety requirements it is a `Site`'s field.
+        // SAFETY: `tasklet` is the field of a live `Site`.
         let site = unsafe { &*kernel::container_of!(Opaque::cast_from(tasklet), Self, tasklet) };
         site.tasklet_mail.answer(0);
     }
@@ -212,7 +212,7 @@ impl Site {
     ///
     /// To be called with the `work` of a live `Site`.
     unsafe extern "C" fn on_irq_work(work: *mut bindings::irq_work) {
-        // SAFETY: By the safety requirements it is a `Site`'s field.
+        // SAFETY: `work` is the field of a live `Site`.
         let site = unsafe { &*kernel::container_of!(Opaque::cast_from(work), Self, work) };
         site.work_mail.answer(0);
     }

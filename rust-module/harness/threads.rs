@@ -41,7 +41,7 @@ struct Thread<'a> {
 ///
 /// `data` must point to a `Thread` that lives until this task has exited.
 unsafe extern "C" fn enter(data: *mut c_void) -> c_int {
-    // SAFETY: By the safety requirements.
+    // SAFETY: `data` points to a `Thread` that lives until this task has exited.
     let thread = unsafe { &*data.cast::<Thread<'_>>() };
 
     thread.result.populate((thread.func)(thread.nth));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The shape of the code: no circle of files that use each other, in the runner and in each kernel module, and
-//! no file too long to be read at one go.
+//! The shape of the code: no circle of files that use each other, in the runner and in each kernel module, no
+//! file too long to be read at one go, and no reason for unsafe code that does not say which requirement it means.
 //!
 //! A file uses another if a path in it leads to an item there. To declare a module is no use of it. The tests
 //! in a file are a part of it; those in a file of their own are a file like any other.
@@ -415,6 +415,67 @@ fn no_file_is_too_long() {
     }
     assert!(found.is_empty(), "over {LONGEST} lines:\n{found}");
     assert!(longer.is_empty(), "not longer any more: {longer:?}");
+}
+
+/// What comments say of unsafe code and of invariants, with the line that each begins in.
+fn reasons(text: &str) -> Vec<(usize, String)> {
+    let mut reasons: Vec<(usize, Vec<&str>)> = Vec::new();
+    let mut is_reason = false;
+    for (line, number) in text.lines().zip(1..) {
+        let comment = line.trim_start().strip_prefix("//");
+        let comment = comment.filter(|comment| !comment.starts_with(['/', '!']));
+        is_reason &= comment.is_some();
+        for word in comment.unwrap_or_default().split_whitespace() {
+            match word {
+                "SAFETY:" | "INVARIANT:" => {
+                    is_reason = true;
+                    reasons.push((number, Vec::new()));
+                }
+                word if is_reason => reasons.last_mut().unwrap().1.push(word),
+                _ => {}
+            }
+        }
+    }
+    let reasons = reasons.into_iter();
+    reasons
+        .map(|(line, words)| (line, words.join(" ")))
+        .collect()
+}
+
+/// Whether a reason leaves it to the reader to find out which requirement is meant.
+fn names_none(reason: &str) -> bool {
+    let which = reason.strip_prefix("By the safety requirement");
+    let which = which.map(|which| which.trim_start_matches('s').trim_end_matches('.'));
+    matches!(
+        which,
+        Some("" | " of this function" | ", which are the same")
+    )
+}
+
+#[test]
+fn each_reason_names_its_requirement() {
+    let mut found = String::new();
+    for file in source_files(&["rust-module"]) {
+        let name = file.strip_prefix(checkout()).unwrap().display().to_string();
+        for (line, reason) in reasons(&read(&file).unwrap()) {
+            if names_none(&reason) {
+                found += &format!("{name}:{line}: {reason}\n");
+            }
+        }
+    }
+    assert!(found.is_empty(), "which requirement?\n{found}");
+}
+
+#[test]
+fn a_reason_that_names_none_is_found() {
+    let text = "// SAFETY: By the safety requirements.\nf();\n\
+        /// By the safety requirements.\n\
+        // One more. INVARIANT: By the\n    // safety requirement of this function.\n/// Of `g`.\n\
+        // SAFETY: By the safety requirements, which are the same. INVARIANT: It is 1.\n\
+        // SAFETY: By the safety requirements.\n// The lock is held.\n\
+        // SAFETY: By the safety requirement on `h`.\n";
+    let found = reasons(text).into_iter().filter(|(_, r)| names_none(r));
+    assert_eq!(Vec::from_iter(found.map(|(line, _)| line)), [1, 4, 7]);
 }
 
 /// The uses of a tree that is made up.

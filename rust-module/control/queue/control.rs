@@ -38,7 +38,8 @@ use queue::{
     Hooks,
     Object,
     Policy,
-    Queue, //
+    Queue,
+    RcuPointer, //
 };
 
 module! {
@@ -50,7 +51,7 @@ module! {
     params: {
         control: u32 {
             default: 0,
-            description: "1 objects freed before the grace period, 2 one pushed twice to blocks, 3 one pushed twice by its head",
+            description: "1 objects freed before the grace period, 2 one pushed twice to blocks, 3 one pushed twice by its head, 4 what readers may see dropped, 5 an object read after its free, 6 objects forgotten",
         },
     },
 }
@@ -63,8 +64,11 @@ impl kernel::Module for Control {
             1 => freed_too_early()?,
             2 => pushed_twice(How::Headless)?,
             3 => pushed_twice(How::Push)?,
+            4 => retired_dropped()?,
+            5 => read_after_free()?,
+            6 => forgotten()?,
             control => {
-                pr_err!("control={control} is no control: give control=1 to control=3\n");
+                pr_err!("control={control} is no control: give control=1 to control=6\n");
                 return Err(EINVAL);
             }
         }
@@ -88,7 +92,7 @@ unsafe impl Policy for Hasty {
     const OWNS_MEMORY: bool = false;
 
     unsafe fn destroy(object: Object) {
-        // SAFETY: By the safety requirements, which are the same.
+        // SAFETY: `Watched` accepts nodes, and the caller owns one, as `Hasty` accepts nothing else.
         unsafe { Watched::destroy(object) }
     }
 }
@@ -134,5 +138,33 @@ fn pushed_twice(how: How) -> Result {
     }
     queue.barrier();
     pr_info!("control: {:?}\n", queue.stats());
+    Ok(())
+}
+
+/// What was replaced under its readers goes without a queue.
+fn retired_dropped() -> Result {
+    let place = RcuPointer::new(KBox::new(1u64, GFP_KERNEL)?);
+
+    drop(place.replace(KBox::new(2, GFP_KERNEL)?));
+    Ok(())
+}
+
+/// For KASAN alone.
+fn read_after_free() -> Result {
+    let object = KBox::new(1u64, GFP_KERNEL)?;
+    let stale: *const u64 = &*object;
+
+    drop(object);
+    // SAFETY: It is not safe. That is the bug.
+    let value = unsafe { stale.read_volatile() };
+    pr_info!("control: {value} was read after its free\n");
+    Ok(())
+}
+
+/// For kmemleak alone. Several, as one may look as if a stack still knew it.
+fn forgotten() -> Result {
+    for _ in 0..16 {
+        core::mem::forget(KBox::new([0u64; 4], GFP_KERNEL)?);
+    }
     Ok(())
 }

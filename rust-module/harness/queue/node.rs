@@ -122,15 +122,15 @@ impl Boxed {
 
     /// # Safety
     ///
-    /// As for `Box::from_raw()`, of whichever box `into_raw()` took the node out of.
+    /// [`into_raw()`](Self::into_raw) returned `node`, and nobody else owns it.
     pub(crate) unsafe fn from_raw(node: *mut Node) -> Self {
-        // SAFETY: By the safety requirements the node is valid.
+        // SAFETY: `into_raw()` returned the node and nobody else owns it, so it is valid.
         match unsafe { (*node).origin } {
-            // SAFETY: By the safety requirements.
+            // SAFETY: A node of this origin was in a `KBox`, and nobody else owns it.
             Origin::Kmalloc => Self::Kmalloc(unsafe { KBox::from_raw(node) }),
-            // SAFETY: By the safety requirements.
+            // SAFETY: A node of this origin was in a `VBox`, and nobody else owns it.
             Origin::Vmalloc => Self::Vmalloc(unsafe { VBox::from_raw(node) }),
-            // SAFETY: By the safety requirements.
+            // SAFETY: A node of this origin was in a `KVBox`, and nobody else owns it.
             Origin::KVmalloc => Self::KVmalloc(unsafe { KVBox::from_raw(node) }),
         }
     }
@@ -296,8 +296,8 @@ unsafe impl Policy for Watched {
     const OWNS_MEMORY: bool = false;
 
     unsafe fn destroy(node: Object) {
-        // SAFETY: By the safety requirements, and as only nodes are accepted. Shared, because of
-        // readers who should not be there.
+        // SAFETY: The caller owns the value, which is a node, as nothing else is accepted. Shared,
+        // because of readers who should not be there.
         let node = unsafe { node.cast::<Node>().as_ref() };
 
         if node.mark.xchg(POISON, Full) == POISON {

@@ -197,7 +197,7 @@ impl NoLocksPage {
     /// `page` must be as the type invariant says, and nobody else may use it: one that
     /// [`into_raw()`](Self::into_raw) returned, or that `alloc_pages_nolock()` did.
     pub unsafe fn from_raw(page: NonNull<bindings::page>) -> Self {
-        // INVARIANT: By the safety requirement.
+        // INVARIANT: `page` is as the type invariant says, and nobody else uses it.
         Self(page)
     }
 
@@ -255,12 +255,13 @@ impl NoLocksPage {
     ///
     /// # Safety
     ///
-    /// [`address()`](Self::address) returned it, of a page that was forgotten since then.
+    /// [`address()`](Self::address) returned it, of a page that was forgotten since then. Nobody
+    /// else uses the page.
     pub(crate) unsafe fn from_address(address: NonNull<c_void>) -> Self {
-        // SAFETY: By the safety requirement it is in the direct mapping, where each page has a
+        // SAFETY: `address()` returned it, so it is in the direct mapping, where each page has a
         // descriptor.
         let page = unsafe { NonNull::new_unchecked(nolocks_virt_to_page(address.as_ptr())) };
-        // SAFETY: By the safety requirement this was a `NoLocksPage`, and nobody else has it now.
+        // SAFETY: This was a `NoLocksPage` that was forgotten, and nobody else uses it.
         unsafe { Self::from_raw(page) }
     }
 }

@@ -86,11 +86,11 @@ impl<T> IrqsaveLock<T> {
     /// The lock was taken right before, with `flags` as they were before that.
     #[inline]
     unsafe fn run<R>(&self, flags: c_ulong, func: impl FnOnce(&mut T) -> R) -> R {
-        // SAFETY: By the safety requirement nobody else uses the data.
+        // SAFETY: The lock was taken right before, so nobody else uses the data.
         let value = func(unsafe { &mut *self.data.get() });
 
         self.held.release();
-        // SAFETY: By the safety requirement the lock is held, and `flags` belong to it.
+        // SAFETY: The lock is still held, and `flags` are those from before it was taken.
         unsafe { nolocks_raw_spin_unlock_irqrestore(self.raw.get(), flags) };
         value
     }

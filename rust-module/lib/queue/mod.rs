@@ -278,12 +278,12 @@ impl Shrinker {
 
     /// # Safety
     ///
-    /// `shrinker` must be one that `new::<R>()` registered.
+    /// `shrinker` must be one that `new::<R>()` registered, and not be freed yet.
     unsafe extern "C" fn count<R: Policy>(
         shrinker: *mut bindings::shrinker,
         _control: *mut bindings::shrink_control,
     ) -> c_ulong {
-        // SAFETY: By the safety requirements and those of `new()`.
+        // SAFETY: `new::<R>()` has set `private_data` to a `Shards<R>`, which outlives the shrinker.
         let shards = unsafe { &*(*shrinker).private_data.cast::<Shards<R>>() };
 
         match shards.shrinkable() {
@@ -294,12 +294,12 @@ impl Shrinker {
 
     /// # Safety
     ///
-    /// `shrinker` must be one that `new::<R>()` registered.
+    /// `shrinker` must be one that `new::<R>()` registered, and not be freed yet.
     unsafe extern "C" fn scan<R: Policy>(
         shrinker: *mut bindings::shrinker,
         _control: *mut bindings::shrink_control,
     ) -> c_ulong {
-        // SAFETY: By the safety requirements and those of `new()`.
+        // SAFETY: `new::<R>()` has set `private_data` to a `Shards<R>`, which outlives the shrinker.
         let shards = unsafe { &*(*shrinker).private_data.cast::<Shards<R>>() };
 
         match shards.shrink() {

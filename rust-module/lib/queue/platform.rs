@@ -114,11 +114,11 @@ fn node_of(cpu: u32) -> NumaNode {
 pub(super) fn drop_elsewhere<T: ForeignOwnable + Send + 'static>(owner: T) {
     /// # Safety
     ///
-    /// `owner` is from `into_foreign()` and passed to nobody else, and the task was created for this.
+    /// `owner` is from `T::into_foreign()` and passed to nobody else. The task was created for this.
     unsafe extern "C" fn end<T: ForeignOwnable>(owner: *mut c_void) -> c_int {
-        // SAFETY: By the safety requirement on `owner`.
+        // SAFETY: `owner` is from `T::into_foreign()` and passed to nobody else.
         drop(unsafe { T::from_foreign(owner) });
-        // SAFETY: By the safety requirement on the task, and nothing of ours is left on its stack.
+        // SAFETY: The task was created for this, and nothing of ours is left on its stack.
         unsafe { nolocks_queue_ended() }
     }
     // SAFETY: `end` takes what it is passed, which any task may have, and for any time.
@@ -254,7 +254,7 @@ impl<R: Policy> Local<R> {
         // SAFETY: Just allocated, by the allocator of the box and for this type, and not initialised.
         let memory = unsafe { KBox::from_raw(memory.as_ptr().cast::<MaybeUninit<Self>>()) };
 
-        // SAFETY: By the safety requirements, which are the same.
+        // SAFETY: `workqueue` outlives the shard, which is stopped before its memory is freed.
         memory.write_pin_init(unsafe { Self::init(workqueue) })
     }
 
@@ -341,7 +341,7 @@ impl<R: Policy> Local<R> {
     ///
     /// To be called with the `irq_work` of a live shard.
     unsafe extern "C" fn on_irq(work: *mut bindings::irq_work) {
-        // SAFETY: By the safety requirements.
+        // SAFETY: `work` is the `irq_work` of a live shard.
         let this = unsafe { &*kernel::container_of!(Opaque::cast_from(work), Self, irq_work) };
         let wake = this.state().with(|shard| shard.wake());
 
@@ -352,9 +352,9 @@ impl<R: Policy> Local<R> {
     ///
     /// To be called with the `work` in the `delayed_work` of a live shard.
     unsafe extern "C" fn on_time(work: *mut bindings::work_struct) {
-        // SAFETY: By the safety requirements.
+        // SAFETY: `work` is the one in a `delayed_work`.
         let work = unsafe { kernel::container_of!(work, bindings::delayed_work, work) };
-        // SAFETY: By the safety requirements.
+        // SAFETY: That is the `delayed_work` of a live shard.
         let this = unsafe { &*kernel::container_of!(Opaque::cast_from(work), Self, delayed_work) };
         let _rest = this.drain(false);
     }
@@ -363,9 +363,9 @@ impl<R: Policy> Local<R> {
     ///
     /// To be called with the `work` in the `rcu_work` of a live shard.
     unsafe extern "C" fn on_grace_period(work: *mut bindings::work_struct) {
-        // SAFETY: By the safety requirements.
+        // SAFETY: `work` is the one in an `rcu_work`.
         let work = unsafe { kernel::container_of!(work, bindings::rcu_work, work) };
-        // SAFETY: By the safety requirements.
+        // SAFETY: That is the `rcu_work` of a live shard.
         let this = unsafe { &*kernel::container_of!(Opaque::cast_from(work), Self, rcu_work) };
         let _rest = this.drain(false);
     }
@@ -374,7 +374,7 @@ impl<R: Policy> Local<R> {
     ///
     /// To be called with the `reclaim_work` of a live shard.
     unsafe extern "C" fn on_reclaim(work: *mut bindings::work_struct) {
-        // SAFETY: By the safety requirements.
+        // SAFETY: `work` is the `reclaim_work` of a live shard.
         let this = unsafe { &*kernel::container_of!(Opaque::cast_from(work), Self, reclaim_work) };
         let ready = this.waiting.lock().take_ready();
         let freed = shard::reclaim(this, this.state(), ready);
@@ -492,15 +492,15 @@ unsafe impl<R: Policy> shard::Platform for Local<R> {
     unsafe fn reclaim(&self, kind: Option<Kind>, objects: &mut [Object]) {
         for object in objects.iter() {
             if Self::ADOPTS && !object::is_page(*object) {
-                // SAFETY: By the safety requirements, and it was adopted.
+                // SAFETY: The caller owns the object, which was adopted, as `ADOPTS` is true.
                 unsafe { nolocks_queue_disown(object.as_ptr()) };
             }
-            // SAFETY: By the safety requirements.
+            // SAFETY: The caller owns the value, of an accepted type, and nobody else uses it.
             unsafe { R::destroy(object::address_of(*object)) };
         }
         if kind == Some(Kind::Slab) {
-            // SAFETY: By the safety requirements, and they came from `kmalloc()`. A null cache stands
-            // for whatever cache each is of.
+            // SAFETY: The caller owns them, and `kfree()` can free what was pushed as `Slab`. A null
+            // cache stands for whatever cache each is of.
             unsafe {
                 bindings::kmem_cache_free_bulk(
                     core::ptr::null_mut(),
@@ -510,7 +510,7 @@ unsafe impl<R: Policy> shard::Platform for Local<R> {
             };
         } else {
             for object in objects {
-                // SAFETY: By the safety requirements; it was destroyed, and is not used after this.
+                // SAFETY: `Owned::object()` gave it, the caller owns it, and nobody uses it again.
                 unsafe { object::free(*object) };
             }
         }

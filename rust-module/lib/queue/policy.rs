@@ -42,8 +42,8 @@ pub unsafe trait Policy: Hooks {
     ///
     /// # Safety
     ///
-    /// The caller owns the value at `address`, which was pushed to a queue of this policy, and nobody
-    /// else uses it any more.
+    /// - The policy [accepts](Accepts) the type of the value at `address`.
+    /// - The caller owns the value, which nobody else uses any more, and nobody uses after this.
     unsafe fn destroy(_address: NonNull<c_void>) {}
 }
 
@@ -113,8 +113,8 @@ unsafe impl<T: 'static> Policy for Destroy<T> {
     const OWNS_MEMORY: bool = needs_drop::<T>();
 
     unsafe fn destroy(address: NonNull<c_void>) {
-        // SAFETY: Only a `T` is accepted, so by the safety requirement this is one, and nobody uses it
-        // after this. As it is `Send`, it may be dropped in this task.
+        // SAFETY: The caller's value is a `T`, as nothing else is accepted, and not used after this.
+        // As it is `Send`, it may be dropped in this task.
         unsafe { address.cast::<T>().drop_in_place() }
     }
 }

@@ -94,11 +94,13 @@ pub unsafe trait Platform: Sized {
     /// Called by [`drain()`] when it first meets an object. False keeps the object from being freed.
     fn adopt(&self, object: Object) -> bool;
 
-    /// Frees objects, of a kind that only blocks know.
+    /// Frees objects, of a kind that only blocks know, in a task that may sleep.
     ///
     /// # Safety
     ///
-    /// The caller owns the objects and nobody reads them any more.
+    /// - The caller owns the objects, which were pushed and, if [`Self::ADOPTS`] is true, adopted.
+    /// - `kind` is that which they were pushed with, or [`None`] if they were queued by their heads.
+    /// - Nobody reads them any more, and nobody uses them after this.
     unsafe fn reclaim(&self, kind: Option<Kind>, objects: &mut [Object]);
 }
 
@@ -325,15 +327,15 @@ impl List {
     ///
     /// # Safety
     ///
-    /// `head` must be valid, and part of `object`, which the list comes to own.
+    /// `head` must be valid, and part of `object`, which the list comes to own unless it says no.
     unsafe fn push(&mut self, mut head: NonNull<Head>, object: Object) -> bool {
-        // SAFETY: By the safety requirements; readers of the object leave its head alone.
+        // SAFETY: `head` is valid, and part of an object whose readers leave it alone.
         let head_ref = unsafe { head.as_mut() };
 
         if head_ref.object.is_some() {
             return false;
         }
-        // INVARIANT: By the safety requirements.
+        // INVARIANT: `head` is valid, and part of `object`, which the list comes to own.
         *head_ref = Head {
             next: self.first.replace(head),
             object: Some(object),
@@ -600,7 +602,7 @@ impl<P: Platform> Shard<P> {
             return Pushed::Refused;
         };
         self.open_up(platform);
-        // SAFETY: By the safety requirements of this function, which are those of the list's.
+        // SAFETY: `head` is valid and part of `object`, which the queue may own.
         if !unsafe { self.listed.push(head, object) } {
             return Pushed::Twice;
         }
@@ -724,7 +726,7 @@ pub unsafe fn push<P: Platform>(
     };
     match done {
         Some(true) => Pushed::Queued,
-        // SAFETY: By the safety requirements.
+        // SAFETY: `head` is valid and part of `object`, which the queue can free and may own.
         Some(false) => unsafe { push_slowly(platform, lock, wait, object, kind, head) },
         None => Pushed::Refused,
     }
@@ -744,7 +746,7 @@ unsafe fn push_slowly<P: Platform>(
 ) -> Pushed {
     let page = platform.page();
     let put = |shard: &mut Shard<P>| {
-        // SAFETY: By the safety requirements.
+        // SAFETY: `head` is valid and part of `object`, which the queue can free and may own.
         unsafe { shard.put_anywhere(platform, page, object, kind, head) }
     };
 
@@ -951,7 +953,7 @@ pub fn reclaim<P: Platform>(platform: &P, lock: &impl Lock<Shard<P>>, mut ready:
 
     while let Some(mut block) = ready.blocks.pop() {
         let kind = Some(block.kind);
-        // SAFETY: The block owned its objects, and its snapshot has elapsed.
+        // SAFETY: The block owned its objects, adopted and of its kind; its snapshot has elapsed.
         unsafe { platform.reclaim(kind, block.objects()) };
         freed += block.len as u64;
         // INVARIANT: No object is left.
@@ -963,7 +965,7 @@ pub fn reclaim<P: Platform>(platform: &P, lock: &impl Lock<Shard<P>>, mut ready:
         }
     }
     while let Some((_, object)) = ready.listed.pop() {
-        // SAFETY: The list owned the object, and its snapshot has elapsed.
+        // SAFETY: The list owned the object, adopted and queued by head; its snapshot has elapsed.
         unsafe { platform.reclaim(None, &mut [object]) };
         freed += 1;
     }
