@@ -204,14 +204,17 @@ fn worker(
             }
             // Until the exchange has filled up, there may be less to take out than went in. Any of
             // them, so that none stays: memory that goes offline waits for a page that had just been
-            // taken when its block was isolated, and this load waits for that to end.
-            if shared.pages().len() > LARGEST_BURST / 2 {
-                for _ in 0..SWAPPED {
-                    let len = shared.pages().len();
-                    shared.pages().swap(rng.below(len), len - 1);
-                    if let Some(held) = shared.pop() {
-                        desk.pile.push(held);
-                    }
+            // taken when its block was isolated, and this load waits for that to end. The lists and
+            // the slots of that zone give nothing meanwhile, so that it does not fill up then.
+            let is_filled = shared.pages().len() > LARGEST_BURST / 2;
+            for _ in 0..SWAPPED {
+                let len = shared.pages().len();
+                if len == 0 || !is_filled && obtained != 0 {
+                    break;
+                }
+                shared.pages().swap(rng.below(len), len - 1);
+                if let Some(held) = shared.pop() {
+                    desk.pile.push(held);
                 }
             }
         }
