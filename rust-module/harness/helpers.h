@@ -63,9 +63,12 @@ int nolocks_objects_begin(void);
 void nolocks_objects_end(void);
 struct nolocks_object *nolocks_objects_alloc(unsigned int nr);
 void nolocks_objects_kvfree_rcu(struct nolocks_object *chain);
+void nolocks_objects_kvfree_rcu_mightsleep(struct nolocks_object *chain);
 
 unsigned int nolocks_blocked_kworkers(void);
 unsigned int nolocks_kworkers(void);
+int nolocks_move_filler(int cpu);
+bool nolocks_filler_is_woken_on(unsigned int cpu);
 int nolocks_watch_dying(void (*on_dying)(void));
 void nolocks_unwatch_dying(void);
 int nolocks_watch_irq_works(void (*ran)(void));
@@ -75,5 +78,8 @@ struct page *nolocks_cma_alloc(void);
 void nolocks_cma_release(struct page *page);
 bool nolocks_page_is_cma(struct page *page);
 unsigned int nolocks_pcp_cma_pages(struct page *page);
+
+void nolocks_spoil_page(struct page *page);
+struct page *nolocks_alloc_tail(void);
 
 #endif

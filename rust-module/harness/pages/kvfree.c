@@ -66,3 +66,14 @@ void nolocks_objects_kvfree_rcu(struct nolocks_object *chain)
 		kvfree_rcu(object, rcu);
 	}
 }
+
+/* As callers whose objects have no head. May sleep. */
+void nolocks_objects_kvfree_rcu_mightsleep(struct nolocks_object *chain)
+{
+	while (chain) {
+		struct nolocks_object *object = chain;
+
+		chain = object->next;
+		kvfree_rcu_mightsleep(object);
+	}
+}

@@ -52,6 +52,7 @@ pub(crate) const CASES: &[Case<Env>] = &[
     ("tick_beside_readers", tick::beside_readers),
     ("nolock_beside_forks", tick::nolock_beside_forks),
     ("kvfree_rcu", kvfree::rcu),
+    ("kvfree_rcu_mightsleep", kvfree::rcu_mightsleep),
     ("nested_slots", storm::slots),
     ("nested_refill", storm::refill),
     ("charged", charged::charged),

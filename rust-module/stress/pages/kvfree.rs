@@ -2,7 +2,10 @@
 
 //! What the flag was proposed for: `kvfree_rcu()` has a block wherever it is called.
 
-use core::ptr::NonNull;
+use core::{
+    mem::ManuallyDrop,
+    ptr::NonNull, //
+};
 
 use kernel::{
     error::to_result,
@@ -42,6 +45,7 @@ extern "C" {
     fn nolocks_objects_end();
     fn nolocks_objects_alloc(nr: c_uint) -> *mut Chain;
     fn nolocks_objects_kvfree_rcu(chain: *mut Chain);
+    fn nolocks_objects_kvfree_rcu_mightsleep(chain: *mut Chain);
 }
 
 /// Where objects come from. There is one at a time.
@@ -74,6 +78,12 @@ impl Objects {
         NonNull::new(unsafe { nolocks_objects_alloc(nr) })
             .map(Self)
             .ok_or(ENOMEM)
+    }
+
+    /// As callers whose objects have no head.
+    fn free_mightsleep(self) {
+        // SAFETY: Nobody else has them, nor does the drop free them.
+        unsafe { nolocks_objects_kvfree_rcu_mightsleep(ManuallyDrop::new(self).0.as_ptr()) };
     }
 }
 
@@ -146,4 +156,26 @@ pub(crate) fn rcu(env: &Env) -> Result<Outcome> {
             strays == 0,
             fmt!("{strays} visits were not in the context asked for"),
         ))
+}
+
+/// Who may sleep takes no page that somebody who may not could need.
+pub(crate) fn rcu_mightsleep(env: &Env) -> Result<Outcome> {
+    /// Of some 500 in a block, so that it takes sixteen.
+    const OBJECTS: u32 = 8_000;
+    /// What others of this CPU's may ask for meanwhile.
+    const NOISE: u64 = 4;
+
+    env.fill_slots()?;
+    let cache = Cache::new()?;
+    let objects = Objects::new(OBJECTS)?;
+    let before = Events::now().taken_from_slots();
+    objects.free_mightsleep();
+    let taken = Events::now().taken_from_slots() - before;
+    drop(cache);
+
+    pr_info!("# kvfree_rcu: context=task how=mightsleep objects={OBJECTS} from_slots={taken}\n");
+    Ok(Outcome::Passed.check(
+        taken <= NOISE,
+        fmt!("{taken} pages of the slots went to a task that may sleep"),
+    ))
 }
