@@ -24,8 +24,8 @@ enum Bug {
     LateClear,
     /// The thread clears the bit by an operation that orders nothing.
     RelaxedClear,
-    /// The timer does nothing where the thread has cleared the bit.
-    GoesByBit,
+    /// The CPU counts as asking until the timer has filled its slots.
+    TimerLateClear,
     /// The timer is not armed again where it found too little memory.
     NotArmedAgain,
 }
@@ -37,6 +37,8 @@ struct Cpu {
     asking: AtomicBool,
     /// The thread was woken since it last looked at that.
     woken: AtomicBool,
+    /// The thread is at work.
+    filling: AtomicBool,
     /// Its timer will expire.
     armed: AtomicBool,
 }
@@ -96,6 +98,7 @@ impl Cpu {
             if !self.asking.load(Relaxed) {
                 return;
             }
+            self.filling.store(true, Relaxed);
             if self.bug != Bug::LateClear {
                 self.clear_asking();
             }
@@ -103,15 +106,21 @@ impl Cpu {
             if self.bug == Bug::LateClear {
                 self.clear_asking();
             }
+            self.filling.store(false, Relaxed);
         }
     }
 
     /// `page_slots_late_fn()`.
     fn late(&self, memory: bool) {
-        if !self.clear_asking() && self.bug == Bug::GoesByBit {
+        if self.bug == Bug::TimerLateClear {
+            self.fill(memory);
+            self.clear_asking();
             return;
         }
-        if !self.fill(memory) && self.bug != Bug::NotArmedAgain {
+        if !self.filling.load(Relaxed) && self.clear_asking() && !self.fill(memory) {
+            swap(&self.asking, true, false);
+        }
+        if self.asking.load(Relaxed) && self.bug != Bug::NotArmedAgain {
             swap(&self.armed, true, false);
         }
     }
@@ -124,7 +133,7 @@ enum Fillers {
     Thread,
     /// The timer as well, while one follows, and while there is memory or none.
     Both { memory: bool },
-    /// The timer, as the thread has cleared the bit and got no further.
+    /// The timer alone, as the thread was woken where it cannot run.
     Timer,
 }
 
@@ -144,22 +153,22 @@ fn explore(bug: Bug, fillers: Fillers) {
             full: (0..slots).map(|_| AtomicBool::new(true)).collect(),
             asking: AtomicBool::new(true),
             woken: AtomicBool::new(true),
-            // By who set the bit, and about to expire where it comes at once.
-            armed: AtomicBool::new(fillers == Fillers::Timer),
+            filling: AtomicBool::new(false),
+            // By who set the bit, and expires beside the pops.
+            armed: AtomicBool::new(false),
         });
         let beside = |filler: fn(&Cpu, bool), memory| {
             let cpu = cpu.clone();
             thread::spawn(move || filler(&cpu, memory))
         };
-        let thread: fn(&Cpu, bool) = match fillers {
-            Fillers::Timer => |cpu, _| {
-                cpu.clear_asking();
-            },
-            _ => |cpu, _| cpu.thread(),
-        };
-        let mut beside_pops = vec![beside(thread, true)];
-        if let Fillers::Both { memory } = fillers {
-            beside_pops.push(beside(Cpu::late, memory));
+        let mut beside_pops = Vec::new();
+        if fillers != Fillers::Timer {
+            beside_pops.push(beside(|cpu, _| cpu.thread(), true));
+        }
+        match fillers {
+            Fillers::Thread => {}
+            Fillers::Both { memory } => beside_pops.push(beside(Cpu::late, memory)),
+            Fillers::Timer => beside_pops.push(beside(Cpu::late, true)),
         }
         for slot in 0..slots {
             cpu.pop(slot);
@@ -200,7 +209,7 @@ fn every_bug_is_found() {
         (Bug::RelaxedPop, Fillers::Thread),
         (Bug::LateClear, Fillers::Thread),
         (Bug::RelaxedClear, Fillers::Thread),
-        (Bug::GoesByBit, Fillers::Timer),
+        (Bug::TimerLateClear, Fillers::Timer),
         (Bug::NotArmedAgain, Fillers::Both { memory: false }),
     ] {
         let panic = std::panic::catch_unwind(|| explore(bug, fillers)).expect_err("not found");
