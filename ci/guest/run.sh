@@ -73,6 +73,25 @@ while read -r verb name file params <&3; do
 				stat >"$out/perf-kmem.txt" 2>&1
 		rc=$?
 		;;
+	bpf)
+		# Attached for so many seconds, while each CPU has its ticks; then what the programs have counted.
+		pids=
+		for _ in $(seq "$(nproc)"); do
+			while :; do :; done &
+			pids="$pids $!"
+		done
+		mount -t bpf bpf /sys/fs/bpf &&
+			"$BPFTOOL" prog loadall "/mnt/modules/$file" /sys/fs/bpf/programs pinmaps /sys/fs/bpf/maps autoattach &&
+			sleep "$params" && rm -r /sys/fs/bpf/programs &&
+			counted=$("$BPFTOOL" map dump pinned /sys/fs/bpf/maps/outcomes)
+		rc=$?
+		# shellcheck disable=SC2086
+		kill $pids
+		# One line of many, on purpose.
+		# shellcheck disable=SC2086
+		[ $rc != 0 ] || say "counted "$counted
+		umount /sys/fs/bpf
+		;;
 	*)
 		say "unknown verb $verb"
 		rc=1

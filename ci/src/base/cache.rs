@@ -22,6 +22,7 @@ pub struct Cache {
 const KEPT: &[&str] = &["apt", "locks", "roots", "tools", "tree"];
 /// What it removes.
 const MADE: &[&str] = &[
+    "bpftool",
     "build",
     "clippy",
     "compile-fail",

@@ -4,4 +4,5 @@
 pub mod kernel;
 pub mod make;
 pub mod modules;
+pub mod tools;
 pub mod users_kernel;

@@ -1,11 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `make perf-kmem`: a trace of the guest, and what perf kmem makes of it.
 
-use crate::base::cache::sha256;
-use crate::base::exit::{Exit, OrExit};
-use crate::base::pins::LLVM;
-use crate::base::progress::Progress;
-use crate::build::make::{LOG, clean_env, jobs, run_logged};
+use crate::build::tools::build_tool;
 use crate::command::args::Where;
 use crate::command::job::{Job, check_users_tree};
 use crate::host::setup::{self, Need};
@@ -16,8 +12,6 @@ use crate::verdict::tally::Tally;
 use anyhow::{Context, Result, ensure};
 use regex::Regex;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 /// Without the options, tools/perf fails to build or to link with this toolchain.
@@ -33,26 +27,6 @@ const PERF: &[&str] = &[
     "NO_JEVENTS=1",
 ];
 
-fn build_perf(job: &Job, source: &Path) -> Result<PathBuf> {
-    let dir = job.cache.dir(&format!(
-        "perf/{}",
-        &sha256(source.as_os_str().as_encoded_bytes())[..12]
-    ))?;
-    let _alone = job.cache.lock("perf")?;
-    let mut progress = Progress::new("tools/perf", 0);
-    let mut make = Command::new("make");
-    make.arg("-C")
-        .arg(source.join("tools/perf"))
-        .arg(format!("O={}", dir.display()))
-        .arg(format!("LLVM={}", *LLVM))
-        .args(PERF)
-        .arg(jobs());
-    clean_env(&mut make, &job.cache.root);
-    run_logged(&mut make, &dir.join(LOG), &mut progress).or_exit(Exit::Build)?;
-    progress.finish("built");
-    Ok(dir.join("perf"))
-}
-
 /// Few pages: every one of them is an event, written by an emulated machine.
 const TRACED: &str = "case=task pages=2000";
 
@@ -62,7 +36,7 @@ pub fn perf_kmem(job: &Job, at: &Where) -> Result<()> {
     setup::ensure(&job.cache, Need::Perf, job.yes)?;
     let (source, builds) = job.build_kernels(at)?;
     let (lane, build) = builds.first().context("no lane")?;
-    let perf = build_perf(job, &source.dir)?;
+    let perf = build_tool(&job.cache, &source.dir, "perf", PERF)?;
     let modules = job.build_lane_modules(lane, build)?;
     let run = job.run_folder("perf-kmem")?;
     let ready = Ready::new(

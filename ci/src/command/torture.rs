@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `make torture`: tests that nobody here wrote, of what the series changes in the tree, with the series
-//! and without it: slub_kunit, test_vmalloc, rcutorture, and rcuscale's kfree_rcu() test.
+//! and without it: slub_kunit, test_vmalloc, rcutorture, and rcuscale's kfree_rcu() test; and a BPF program
+//! that needs memory in a hard interrupt.
 
 use crate::base::cache::{write_atomic, write_json};
+use crate::base::pins::LLVM;
+use crate::base::proc;
+use crate::build::tools::build_tool;
 use crate::command::job::Job;
 use crate::facts::boot::BootFacts;
 use crate::host::setup::{self, Need};
@@ -17,8 +21,10 @@ use regex::Regex;
 use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::env::consts::ARCH;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 /// Below the kernel's build folder.
@@ -34,7 +40,14 @@ const MODULES: &[&str] = &[
 const FUNCTION: &str = "module slub_kunit slub_kunit.ko
 module test_vmalloc test_vmalloc.ko run_test_mask=768 test_loop_count=20000 nr_threads=4
 hold rcutorture rcutorture.ko 60 torture_type=rcu onoff_interval=200 stat_interval=0 verbose=0
+bpf task_storage task_storage.bpf.o 10
 ";
+
+/// The BPF program, below the machines' folder and in the guest.
+const PROGRAM: &str = "task_storage.bpf";
+/// What its share is called in the table, and what slub_kunit calls its own.
+const STORAGE: &str = "BPF task storage in a hard interrupt";
+const KPROBES: &str = "kprobes";
 
 /// rcuscale's parameter sets.
 const SCALES: &[(&str, &str)] = &[
@@ -62,13 +75,14 @@ struct Scale {
 /// What one kernel showed.
 #[derive(Debug, Serialize)]
 struct Side {
-    /// slub_kunit: by kprobe or perf event, how many objects came of how many.
+    /// How many objects of kmalloc_nolock() came of how many: slub_kunit's by kprobe or perf event, and
+    /// the BPF program's.
     nolock: BTreeMap<String, (u64, u64)>,
     scales: BTreeMap<String, Scale>,
 }
 
 pub fn run(job: &Job) -> Result<()> {
-    setup::ensure(&job.cache, Need::Lanes, job.yes)?;
+    setup::ensure(&job.cache, Need::Torture, job.yes)?;
     let series = job.series()?;
     let run = job.run_folder("torture")?;
     let mut tally = Tally::default();
@@ -94,6 +108,12 @@ pub fn run(job: &Job) -> Result<()> {
             table(header.clone(), rows.clone(), 1)
         );
         text += &format!("\n## {}\n\n{}", machine.about, markdown(&header, &rows, 1));
+        for (side, what, gets) in SHARES {
+            tally.check(
+                &format!("{}-{side}: {what}", machine.name),
+                gets(sides[side].nolock.get(what).copied()),
+            )?;
+        }
         for (set, before) in &sides["without"].scales {
             let after = sides["with"].scales.get(set).cloned().unwrap_or_default();
             tally.check(
@@ -114,6 +134,39 @@ pub fn run(job: &Job) -> Result<()> {
     tally.result()
 }
 
+/// Judges how many came of how many.
+type Gets = fn(Option<(u64, u64)>) -> Result<()>;
+
+/// What each kernel has to give. slub_kunit asks in a loop, faster than any reserve is filled.
+const SHARES: [(&str, &str, Gets); 4] = [
+    ("without", KPROBES, none),
+    ("with", KPROBES, some),
+    ("without", STORAGE, none),
+    ("with", STORAGE, nearly_all),
+];
+
+/// Else it does not show what the series is for.
+fn none(share: Option<(u64, u64)>) -> Result<()> {
+    let (ok, of) = share.context("nothing was counted")?;
+    ensure!(
+        ok == 0 && of != 0,
+        "mainline gave {ok} of {of}: is that still a hard interrupt?"
+    );
+    Ok(())
+}
+
+fn some(share: Option<(u64, u64)>) -> Result<()> {
+    let (ok, of) = share.context("nothing was counted")?;
+    ensure!(ok != 0, "{ok} of {of}");
+    Ok(())
+}
+
+fn nearly_all(share: Option<(u64, u64)>) -> Result<()> {
+    let (ok, of) = share.context("nothing was counted")?;
+    ensure!(of != 0 && ok * 100 >= of * 99, "{ok} of {of}");
+    Ok(())
+}
+
 fn side(job: &Job, run: &Path, lane: &Lane, series: &Series, tally: &mut Tally) -> Result<Side> {
     let fragment = job.fragment()?;
     let fragment: String = fragment
@@ -121,7 +174,9 @@ fn side(job: &Job, run: &Path, lane: &Lane, series: &Series, tally: &mut Tally) 
         .filter(|line| !OURS.iter().any(|ours| line.contains(ours)))
         .map(|line| format!("{line}\n"))
         .collect();
-    let (_, build) = job.build_machine_kernel("torture", lane, series, &fragment)?;
+    let (source, build) = job.build_machine_kernel("torture", lane, series, &fragment)?;
+    // Debian 12's attaches no program by itself. Only to take one apart it needs LLVM's libraries.
+    let bpftool = build_tool(&job.cache, &source.dir, "bpf/bpftool", &["SKIP_LLVM=1"])?;
     let ready = Ready::new(&job.cache, run, lane, &build.dir, None)?;
     for module in MODULES {
         let name = module.rsplit('/').next().unwrap_or(module);
@@ -131,7 +186,17 @@ fn side(job: &Job, run: &Path, lane: &Lane, series: &Series, tally: &mut Tally) 
         )
         .with_context(|| format!("the build made no {module}"))?;
     }
-    let outcome = ready.boot("function", FUNCTION, Duration::ZERO)?;
+    proc::output(
+        Command::new(format!("clang{}", *LLVM))
+            .args(["-target", "bpf", "-O2", "-g", "-Wall", "-Werror", "-c"])
+            // Where Debian has the headers of each machine.
+            .arg(format!("-I/usr/include/{}-linux-gnu", ARCH))
+            .arg(job.checkout.join(format!("ci/torture/{PROGRAM}.c")))
+            .arg("-o")
+            .arg(ready.folder.join(format!("modules/{PROGRAM}.o"))),
+    )?;
+    let env = [("BPFTOOL", bpftool.display().to_string())];
+    let outcome = ready.boot_env("function", FUNCTION, Duration::ZERO, &env)?;
     let facts = ready.read_facts("function")?;
     tally.take(&judge_boot(&lane.name, &facts));
     for (what, result) in function(&facts) {
@@ -153,8 +218,10 @@ fn side(job: &Job, run: &Path, lane: &Lane, series: &Series, tally: &mut Tally) 
     counting.boot("scale", &lines.collect::<String>(), Duration::ZERO)?;
     let timed = counting.read_facts("scale")?;
     tally.take(&judge_boot(&format!("{}: scale", lane.name), &timed));
+    let mut nolock = nolock(&outcome.console)?;
+    nolock.extend(storage(&facts).map(|share| (STORAGE.to_owned(), share)));
     Ok(Side {
-        nolock: nolock(&outcome.console)?,
+        nolock,
         scales: scales(&timed)?,
     })
 }
@@ -199,6 +266,15 @@ fn nolock(console: &str) -> Result<BTreeMap<String, (u64, u64)>> {
     line.captures_iter(console)
         .map(|c| Ok((c[1].to_owned(), (c[3].parse()?, c[2].parse()?))))
         .collect()
+}
+
+/// What the BPF program has counted: storage that was created, and all that was asked for.
+fn storage(facts: &BootFacts) -> Option<(u64, u64)> {
+    let line = Regex::new(r#"counted .*"key": 0, "value": (\d+) .*"key": 1, "value": (\d+) "#)
+        .expect("a constant pattern");
+    let found = line.captures(&facts.case("task_storage")?.said)?;
+    let (created, failed): (u64, u64) = (found[1].parse().ok()?, found[2].parse().ok()?);
+    Some((created, created + failed))
 }
 
 fn scales(facts: &BootFacts) -> Result<BTreeMap<String, Scale>> {
@@ -347,6 +423,28 @@ mod tests {
         assert!(no_worse(before, &slower).is_err());
         assert!(no_worse(before, &Scale::default()).is_err());
         assert!(super::scales(&facts(&console.replace("single.4", "other"))).is_err());
+    }
+
+    #[test]
+    fn mainline_gives_a_bpf_program_nothing_and_the_series_nearly_all() {
+        let share = |created, failed| {
+            let said = format!(
+                "NOLOCKS: counted [{{ \"key\": 0, \"value\": {created} }},{{ \"key\": 1, \"value\": {failed} }} ]"
+            );
+            storage(&facts(&case("task_storage", &said)))
+        };
+        assert_eq!(share(7, 2), Some((7, 9)));
+        for (share, is_none, is_some, is_nearly_all) in [
+            (None, false, false, false),
+            (share(0, 0), false, false, false),
+            (share(0, 9), true, false, false),
+            (share(1, 8), false, true, false),
+            (share(98, 2), false, true, false),
+            (share(99, 1), false, true, true),
+        ] {
+            let found = [none, some, nearly_all].map(|gets: Gets| gets(share).is_ok());
+            assert_eq!(found, [is_none, is_some, is_nearly_all], "{share:?}");
+        }
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub enum Need {
     Lanes,
     /// What steps through a guest of either architecture.
     Bench,
+    /// What makes a BPF program, and a kernel that takes one.
+    Torture,
     /// tools/perf.
     Perf,
 }
@@ -103,6 +105,12 @@ const TOOLS: &[Tool] = &[
     ),
     tool(Need::Lanes, "mmdebstrap", "mmdebstrap"),
     tool(Need::Bench, "gdb-multiarch", "gdb-multiarch"),
+    tool(Need::Torture, "pahole", "dwarves"),
+    tool(
+        Need::Torture,
+        "/usr/include/bpf/bpf_helpers.h",
+        "libbpf-dev",
+    ),
     tool(
         Need::Perf,
         "/usr/include/traceevent/event-parse.h",
