@@ -134,8 +134,8 @@ pub struct Control {
     pub name: String,
     pub module: String,
     pub params: String,
-    /// Controls that name the same boot share it, and with a `[[boot]]` if it is one's name. Only the
-    /// last one's report may be lockdep's, which is silent from then on.
+    /// Controls that name the same boot share it, and with a `[[boot]]` if it is one's name. Behind
+    /// lockdep's report, which is silent from then on, come only those that are seen without it.
     pub boot: Option<String>,
     /// Splat rules that must fire, and no others may; and what each of their reports must say.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -147,12 +147,19 @@ pub struct Control {
 
 /// Rules whose report turns lockdep off.
 const LOCKDEP: [&str; 2] = ["invalid-wait-context", "circular-dependency"];
+/// Rules whose report needs no lockdep. It turns it off as well.
+const WITHOUT_LOCKDEP: [&str; 1] = ["bad-page"];
 
 impl Control {
     pub fn silences_lockdep(&self) -> bool {
         self.expect
             .keys()
             .any(|rule| LOCKDEP.contains(&rule.as_str()))
+    }
+
+    fn is_seen_without_lockdep(&self) -> bool {
+        let mut rules = self.expect.keys();
+        rules.all(|rule| WITHOUT_LOCKDEP.contains(&rule.as_str())) && self.fails.is_empty()
     }
 }
 
@@ -279,11 +286,13 @@ fn parse(text: &str, cases: &Cases) -> Result<Lane, (usize, String)> {
         }
     }
     for (boot, controls) in lane.later_boots() {
-        let mut before = controls.iter().rev().skip(1);
-        if let Some(control) = before.find(|c| c.silences_lockdep()) {
+        let mut rest = controls.iter().skip_while(|c| !c.silences_lockdep());
+        let silencing = rest.next();
+        let misplaced = rest.find(|c| !c.is_seen_without_lockdep());
+        if let (Some(silencing), Some(misplaced)) = (silencing, misplaced) {
             return bad(&format!(
-                "control: {} must be the last one of boot {boot}, because lockdep is silent after its report",
-                control.name
+                "control: {} must come before {} in boot {boot}, because lockdep is silent after its report",
+                misplaced.name, silencing.name
             ));
         }
     }
@@ -430,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_last_control_of_a_boot_may_silence_lockdep() {
+    fn behind_a_control_that_silences_lockdep_come_those_that_are_seen_without() {
         let control = |name: &str, rule: &str| {
             format!(
                 "#: [[control]]\n#: name = \"{name}\"\n#: module = \"m\"\n#: params = \"\"\n#: boot = \"b\"\n\
@@ -439,10 +448,12 @@ mod tests {
         };
         let silent = control("silent", "invalid-wait-context");
         let other = control("other", "warning");
-        assert!(parse(&format!("{GOOD}{other}{silent}"), &Cases::builtin()).is_ok());
+        let page = control("page", "bad-page");
+        let parsed = parse(&format!("{GOOD}{other}{silent}{page}"), &Cases::builtin());
+        assert!(parsed.is_ok(), "{parsed:?}");
         let e = error(&format!("{GOOD}{silent}{other}"));
         assert!(
-            e.contains("silent must be the last one of boot controls-b"),
+            e.contains("other must come before silent in boot controls-b"),
             "{e}"
         );
     }

@@ -163,7 +163,7 @@ pub fn judge_later_boot(
     let expected = Expected {
         known,
         selection: None,
-        // The last control may silence lockdep, and shows by its report that it had not been silent before.
+        // A control that silences lockdep shows by its report that it had not been silent before.
         asks_lockdep: !controls.iter().any(|c| c.silences_lockdep()),
     };
     let (report, checks) = judge_shared_demands(&name, lane, &expected, kunit, facts, findings);

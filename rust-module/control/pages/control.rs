@@ -4,12 +4,20 @@
 //!
 //! Lockdep, the scheduler, the ledger or the oracle must report each of them. Of no other use.
 
-use core::mem::ManuallyDrop;
+use core::{
+    mem::ManuallyDrop,
+    ptr::NonNull, //
+};
 
 use kernel::{
+    bindings,
     new_spinlock,
     page::Page,
-    prelude::*, //
+    prelude::*,
+    time::{
+        delay::fsleep,
+        Delta, //
+    }, //
 };
 
 #[path = "../../lib/nolocks/mod.rs"]
@@ -67,9 +75,18 @@ module! {
     params: {
         control: u32 {
             default: 0,
-            description: "1 GFP_ATOMIC under a raw spinlock, 2 a trylock of a spinlock_t under pi_lock, 3 GFP_KERNEL under a raw spinlock, 4 a leaked page, 5 a page handed out twice, 6 a trylock that fails, in an NMI",
+            description: "1 GFP_ATOMIC under a raw spinlock, 2 a trylock of a spinlock_t under pi_lock, 3 GFP_KERNEL under a raw spinlock, 4 a leaked page, 5 a page handed out twice, 6 a trylock that fails, in an NMI, 7 a page freed that still has a mapping, 8 a tail page freed",
         },
     },
+}
+
+#[allow(
+    improper_ctypes,
+    reason = "bindgen's empty structs; only pointers cross"
+)]
+extern "C" {
+    fn nolocks_spoil_page(page: *mut bindings::page);
+    fn nolocks_alloc_tail() -> *mut bindings::page;
 }
 
 struct Control;
@@ -83,8 +100,10 @@ impl kernel::Module for Control {
             4 => ktap::run(&(), &[("ledger", leaked)], &Chosen::ALL, 0)?,
             5 => ktap::run(&(), &[("ledger", handed_out_twice)], &Chosen::ALL, 0)?,
             6 => ktap::run(&(), &[("locks", failed_trylock)], &Chosen::ALL, 0)?,
+            7 => free_bad(spoilt)?,
+            8 => free_bad(tail)?,
             control => {
-                pr_err!("control={control} is no control: give control=1 to control=6\n");
+                pr_err!("control={control} is no control: give control=1 to control=8\n");
                 return Err(EINVAL);
             }
         }
@@ -196,4 +215,72 @@ fn failed_trylock(_: &()) -> Result<Outcome> {
         });
     }
     Ok(tally.check(Context::Nmi, "alloc", Outcome::Passed))
+}
+
+/// A page that is somebody's mapping yet.
+fn spoilt() -> *mut bindings::page {
+    // SAFETY: This is a task that may sleep.
+    let page = unsafe { bindings::alloc_pages(bindings::GFP_KERNEL, 0) };
+
+    if !page.is_null() {
+        // SAFETY: The page is ours.
+        unsafe { nolocks_spoil_page(page) };
+    }
+    page
+}
+
+fn tail() -> *mut bindings::page {
+    // SAFETY: This is a task that may sleep.
+    unsafe { nolocks_alloc_tail() }
+}
+
+/// A page that may not be freed.
+struct Bad(NonNull<bindings::page>);
+
+// SAFETY: Pages belong to no task and no CPU.
+unsafe impl Sync for Bad {}
+
+impl Bad {
+    fn free(&self) {
+        // SAFETY: Whoever has it does not use it. That it may not be freed is the bug.
+        unsafe { bindings::free_pages_nolock(self.0.as_ptr(), 0) }
+    }
+}
+
+/// Frees such pages where that can be said at once, and where it has to be left to a worker. None of
+/// them may come back.
+fn free_bad(bad: fn() -> *mut bindings::page) -> Result {
+    /// More than slots and lists give before what was freed last.
+    const OTHERS: usize = 1 << 13;
+    /// In which a worker has freed what was left to it.
+    const SETTLE: Delta = Delta::from_millis(200);
+    let site = KBox::pin_init(Site::new(), GFP_KERNEL)?;
+    let slots = PageSlots::register(16)?;
+    let mut freed = KVec::new();
+
+    for ctx in [Context::Task, Context::RawIrqsave, Context::Hardirq] {
+        let page = Bad(NonNull::new(bad()).ok_or(ENOMEM)?);
+        let _pinned = Pinned::new();
+
+        site.run(ctx, || page.free());
+        freed.push(page, GFP_KERNEL)?;
+    }
+    fsleep(SETTLE);
+
+    let mut others = KVVec::with_capacity(OTHERS, GFP_KERNEL)?;
+    let mut came_back = false;
+    for nth in 0..OTHERS {
+        let held = if nth % 2 == 0 {
+            Held::obtain(Api::NoLocks, NoLocksFlags::NONE)
+        } else {
+            Held::obtain_as_usual(false)
+        };
+        if let Some(held) = held {
+            came_back |= freed.iter().any(|bad| bad.0.as_ptr() == held.page());
+            others.push(held, GFP_KERNEL)?;
+        }
+    }
+    kernel::warn_on!(came_back);
+    drop(slots);
+    Ok(())
 }
