@@ -64,7 +64,10 @@ int nolocks_move_filler(int cpu)
 	return err;
 }
 
-/* Whether it was woken on @cpu, and is still there. */
+/*
+ * Whether it was woken on @cpu, and is still there: TASK_WAKING, if that CPU has
+ * yet to put it on its runqueue.
+ */
 bool nolocks_filler_is_woken_on(unsigned int cpu)
 {
 	struct task_struct *filler = nolocks_filler();
@@ -72,7 +75,8 @@ bool nolocks_filler_is_woken_on(unsigned int cpu)
 
 	if (!filler)
 		return false;
-	is_woken = task_is_running(filler) && task_cpu(filler) == cpu;
+	is_woken = !(READ_ONCE(filler->__state) & TASK_NORMAL) &&
+		   task_cpu(filler) == cpu;
 	put_task_struct(filler);
 	return is_woken;
 }
