@@ -69,6 +69,8 @@ unsigned int nolocks_blocked_kworkers(void);
 unsigned int nolocks_kworkers(void);
 int nolocks_move_filler(int cpu);
 bool nolocks_filler_is_woken_on(unsigned int cpu);
+void nolocks_alarm_begin(unsigned int ms);
+bool nolocks_alarm_end(void);
 int nolocks_watch_dying(void (*on_dying)(void));
 void nolocks_unwatch_dying(void);
 int nolocks_watch_irq_works(void (*ran)(void));
