@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Compiles the functions of mm/page_slots.c that move pages, out of the series, for the host: as they
+//! are, and with one bug each.
+
+use std::path::Path;
+use std::{env, fs};
+
+const PATCHES: &str = "../../patches";
+
+/// In the order of the file.
+const FUNCTIONS: [&str; 9] = [
+    "static struct page *slot_take(",
+    "static struct page *slots_push(",
+    "static unsigned int drain_slots(",
+    "static bool fill_slots(",
+    "static int page_slots_thread(",
+    "static void arm_late_timer(",
+    "static void page_slots_late_fn(",
+    "static void page_slots_irq_work_fn(",
+    "struct page *page_slots_pop(",
+];
+
+/// A name, and what to replace by what.
+type Bug = (&'static str, &'static [(&'static str, &'static str)]);
+
+const ASK: &str = "	if (!cpumask_test_cpu(cpu, &page_slots_asking) && irq_work_runs_here() &&
+	    !cpumask_test_and_set_cpu(cpu, &page_slots_asking))
+		irq_work_queue(&slots->irq_work);
+";
+
+const BUGS: &[Bug] = &[
+    ("faithful", &[]),
+    // A push does not look at the usable slots again.
+    (
+        "no_second_look",
+        &[("if (likely(READ_ONCE(slots->usable) & BIT(slot) &&", "if (likely(true ||")],
+    ),
+    // It may look too early.
+    ("early_second_look", &[("\t\tsmp_mb__after_atomic();\n", "")]),
+    // A drain may look at the slots before others know of it.
+    ("drain_without_barrier", &[("\tsmp_mb();\n", "")]),
+    // It may be that a slot is taken twice.
+    (
+        "take_in_two_steps",
+        &[(
+            "	if (!test_and_clear_bit(slot, &slots->full))\n\t\treturn NULL;\n",
+            "	if (!(READ_ONCE(slots->full) & BIT(slot)))\n\t\treturn NULL;\n	test_and_clear_bit(slot, &slots->full);\n",
+        )],
+    ),
+    // A slot counts as free before its page is had.
+    (
+        "early_null",
+        &[
+            ("	if (!test_and_clear_bit(slot, &slots->full))\n\t\treturn NULL;\n	page = ", "	page = "),
+            (
+                "	WRITE_ONCE(slots->pages[slot], NULL);\n",
+                "	WRITE_ONCE(slots->pages[slot], NULL);\n	if (!test_and_clear_bit(slot, &slots->full))\n\t\treturn NULL;\n",
+            ),
+        ],
+    ),
+    // Who sees the bit need not see the page.
+    (
+        "page_not_published",
+        &[
+            ("cmpxchg(&slots->pages[slot], NULL, page)", "cmpxchg_relaxed(&slots->pages[slot], NULL, page)"),
+            ("\t\tsmp_mb__after_atomic();\n", ""),
+        ],
+    ),
+    // A push takes its page back without asking whether it is still there,
+    (
+        "blind_take_back",
+        &[("\t\tpage = slot_take(slots, slot);\n", "\t\tslot_take(slots, slot);\n")],
+    ),
+    // or by an operation that orders nothing.
+    (
+        "relaxed_take_back",
+        &[(
+            "\t\tpage = slot_take(slots, slot);\n",
+            "\t\tpage = model_test_and_clear_bit(slot, &slots->full, false) ?
+			READ_ONCE(slots->pages[slot]) : NULL;\n\t\tif (page)\n\t\t\tWRITE_ONCE(slots->pages[slot], NULL);\n",
+        )],
+    ),
+    // The thread is asked before the page is taken out.
+    (
+        "ask_first",
+        &[
+            ("	for (; full && !page; full &= full - 1) {\n", "	cpu = smp_processor_id();\nASK	for (; full && !page; full &= full - 1) {\n"),
+            (ASK, ""),
+        ],
+    ),
+    // The page is taken out by an operation that orders nothing.
+    (
+        "relaxed_pop",
+        &[("!test_and_clear_bit(slot, &slots->full)", "!model_test_and_clear_bit(slot, &slots->full, false)")],
+    ),
+    // The CPU counts as asking until its slots are filled,
+    (
+        "late_clear",
+        &[(
+            "			cpumask_test_and_clear_cpu(cpu, &page_slots_asking);\n			if (!fill_slots(cpu)) {\n",
+            "			bool filled = fill_slots(cpu);\n			cpumask_test_and_clear_cpu(cpu, &page_slots_asking);\n			if (!filled) {\n",
+        )],
+    ),
+    // or until an operation that orders nothing.
+    (
+        "relaxed_clear",
+        &[(
+            "			cpumask_test_and_clear_cpu(cpu, &page_slots_asking);\n",
+            "			model_test_and_clear_bit(cpu, &page_slots_asking, false);\n",
+        )],
+    ),
+    // The same of the timer.
+    (
+        "timer_late_clear",
+        &[(
+            "	    cpumask_test_and_clear_cpu(cpu, &page_slots_asking) && !fill_slots(cpu))\n",
+            "	    !({ bool filled = fill_slots(cpu); cpumask_test_and_clear_cpu(cpu, &page_slots_asking); filled; }))\n",
+        )],
+    ),
+    // The timer is not armed again where it found too little memory.
+    (
+        "timer_not_armed_again",
+        &[(
+            "	if (cpumask_test_cpu(cpu, &page_slots_asking))\n		arm_late_timer();\n",
+            "",
+        )],
+    ),
+];
+
+/// What the series adds to a file that it makes.
+fn new_file(path: &str) -> String {
+    let header = format!("--- /dev/null\n+++ b/{path}\n");
+    let mut added = String::new();
+    for entry in fs::read_dir(PATCHES).expect("the series is in the checkout") {
+        let patch = entry.expect("a patch").path();
+        let text = fs::read_to_string(&patch).expect("a patch is text");
+        if let Some((_, diff)) = text.split_once(&header) {
+            let lines = diff
+                .lines()
+                .skip(1)
+                .map_while(|line| line.strip_prefix('+'));
+            assert!(added.is_empty(), "{path} is made twice");
+            added = lines.fold(added, |text, line| text + line + "\n");
+        } else {
+            assert!(
+                !text.contains(&format!("+++ b/{path}\n")),
+                "{}: {path} is changed here, which these models do not follow",
+                patch.display()
+            );
+        }
+    }
+    added
+}
+
+/// From a line that begins so to the first that begins with `end`.
+fn cut<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
+    let begins = |from: &usize| {
+        let line = &text[*from..];
+        // Not a declaration.
+        line.starts_with(begin) && !line.lines().next().unwrap_or("").ends_with(';')
+    };
+    let mut lines = text.match_indices('\n').map(|(at, _)| at + 1);
+    let from = lines.find(begins).unwrap_or_else(|| panic!("no {begin}"));
+    let length = text[from..].find(&format!("\n{end}")).expect("an end") + 1 + end.len();
+    &text[from..from + length]
+}
+
+fn main() {
+    for file in [PATCHES, "kernel.h", "build.rs"] {
+        println!("cargo::rerun-if-changed={file}");
+    }
+    // Cargo goes by a file's time: another checkout's older one would count as compiled.
+    println!("cargo::rerun-if-env-changed=NOLOCKS_CHECKOUT");
+    let out = env::var("OUT_DIR").expect("cargo sets it");
+    let out = Path::new(&out);
+    let write = |name: &str, text: String| {
+        fs::write(out.join(name), text).expect("cargo made the folder");
+        out.join(name)
+    };
+
+    let header = new_file("mm/page_slots.h");
+    write(
+        "page_slots.h",
+        cut(&header, "struct page_slots {", "};\n").into(),
+    );
+    let file = new_file("mm/page_slots.c");
+    let source: String = FUNCTIONS.map(|name| cut(&file, name, "}\n")).join("\n");
+    let mut rust = String::new();
+    let mut list = String::new();
+    let mut build = cc::Build::new();
+    // A model that has found a bug, and a thread that sleeps, leave by unwinding.
+    build.flags(["-std=gnu11", "-fexceptions", "-Wno-unused-parameter"]);
+    build.include(".").include(out);
+    for (name, replacements) in BUGS {
+        let text = replacements
+            .iter()
+            .rev()
+            .fold(source.clone(), |text, (from, to)| {
+                assert_eq!(text.matches(from).count(), 1, "{name}: {from:?}");
+                text.replace(from, &to.replace("ASK", ASK))
+            });
+        build.file(write(
+            &format!("{name}.c"),
+            format!(
+                "#include \"kernel.h\"\n{text}\nconst struct code {name} = {{ slots_push, page_slots_pop, \
+                 drain_slots,\n\tpage_slots_thread, page_slots_late_fn }};\n"
+            ),
+        ));
+        rust += &format!("    static {name}: Code;\n");
+        list += &format!("    (\"{name}\", &raw const {name}),\n");
+    }
+    build.compile("page_slots");
+    let count = BUGS.len();
+    write(
+        "code.rs",
+        format!(
+            "#[allow(non_upper_case_globals)]\nunsafe extern \"C\" {{\n{rust}}}\n\n\
+             const CODE: [(&str, *const Code); {count}] = [\n{list}];\n"
+        ),
+    );
+}
