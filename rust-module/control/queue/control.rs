@@ -6,6 +6,7 @@
 
 use kernel::{
     bindings,
+    page::PAGE_SIZE,
     prelude::*,
     sync::atomic::ordering::Relaxed, //
 };
@@ -161,10 +162,11 @@ fn read_after_free() -> Result {
     Ok(())
 }
 
-/// For kmemleak alone. Several, as one may look as if a stack still knew it.
+/// For kmemleak alone. Of slab objects the sheaf that they came from still has the pointers, and these are
+/// larger. Several, as one may look as if a stack still knew it.
 fn forgotten() -> Result {
     for _ in 0..16 {
-        core::mem::forget(KBox::new([0u64; 4], GFP_KERNEL)?);
+        core::mem::forget(KVec::<u64>::with_capacity(PAGE_SIZE, GFP_KERNEL)?);
     }
     Ok(())
 }
