@@ -32,7 +32,7 @@ help:
 	@echo 'make soak          10 million objects through the bulk queue (OBJECTS= for another number)'
 	@echo 'make test          unit tests, models, the form of the series, the four main lanes with their controls'
 	@echo 'make check         everything that needs no kernel build (seconds, once tools and tree are there)'
-	@echo 'make mutants       bugs of one place in copies of the module: which does no test find?'
+	@echo 'make mutants       bugs of one place in copies of module and series: which does no test find?'
 	@echo 'make series-check  build and boot every prefix of the series'
 	@echo 'make sparse        sparse on what the series touches in mm/, with a seeded error as control'
 	@echo 'make bench         instructions of a page and of queueing an object, with and without the series'
@@ -59,7 +59,7 @@ help:
 	@echo 'SECONDS= THREADS= SEED= PAGES=  the stress module'"'"'s parameters'
 	@echo 'CONFIG=  a file of Kconfig options, BOOTARGS=  words for the kernel command line; for one stress, shell or gdb'
 	@echo 'OBJECTS=  the same of the queue'"'"'s'
-	@echo 'MUTANTS=  models, kernel, or names of ci/mutants/mutants.toml, with commas between'
+	@echo 'MUTANTS=  models, kernel, series, or names of ci/mutants/mutants.toml, with commas between'
 	@echo 'JOBS=  guests beside each other; otherwise as many as cores and memory allow, 4 cores each'
 	@echo 'NOLOCKS_CACHE=  where everything is built (default ~/.cache/nolocks)'
 

@@ -175,7 +175,7 @@ pub enum Task {
     Mutants {
         #[command(flatten)]
         at: Where,
-        /// models, kernel, or names of ci/mutants/mutants.toml with commas between
+        /// models, kernel, series, or names of ci/mutants/mutants.toml with commas between
         #[arg(long)]
         mutants: Option<String>,
     },

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The bugs that a case of a stress module must find, as modules of their own in as few boots as they leave
-//! a machine for.
+//! a machine for; and those of the series, which the same modules must find in a kernel that has the bug.
 
 use crate::base::cache;
 use crate::base::exit::{Exit, OrExit, fail};
@@ -14,7 +14,8 @@ use crate::command::job::Job;
 use crate::command::mutants::copy::{copy_tree, write_changed};
 use crate::command::mutants::judge::judge_batch;
 use crate::command::mutants::list::{Mutant, UNCHANGED};
-use crate::command::mutants::tried::{Fate, KERNEL, Tried, record};
+use crate::command::mutants::series::build_changed;
+use crate::command::mutants::tried::{Fate, KERNEL, SERIES, Tried, record};
 use crate::facts::scan::Rules;
 use crate::guest::boot::PhaseLimits;
 use crate::lane::spec::Lane;
@@ -22,7 +23,7 @@ use crate::run::ready::Ready;
 use anyhow::Result;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Where the locks of PREEMPT_RT sleep, lockdep looks and queued objects are recorded.
 const LANE: &str = "x86_64-rt";
@@ -41,7 +42,7 @@ pub fn try_in_kernel(
 ) -> Result<()> {
     let _alone = job.cache.lock("mutants-kernel")?;
     let lanes = job.lanes(at.lane.as_deref(), LANE)?;
-    let (_source, builds) = job.build_kernels_of(lanes, None)?;
+    let (source, builds) = job.build_kernels_of(lanes, None)?;
     let [(lane, build)] = &builds[..] else {
         return Err(fail(Exit::Usage, "make mutants takes one lane"));
     };
@@ -56,21 +57,27 @@ pub fn try_in_kernel(
     }
     record(run, found)?;
     let names: Vec<&str> = left.iter().map(|m| m.name.as_str()).collect();
-    let mut ready = Ready::new(&job.cache, run, lane, &build.dir, Some((&modules, &names)))?;
-    // KUnit looks at the kernel, which has no mutants.
-    ready.guest.cmdline.push("kunit.enable=0".to_owned());
-    drop(builds);
+    let ready_with = |folder: &Path, kernel: &Path, names: &[&str]| -> Result<Ready> {
+        let mut ready = Ready::new(&job.cache, folder, lane, kernel, Some((&modules, names)))?;
+        // The cases of the modules are to find them.
+        ready.guest.cmdline.push("kunit.enable=0".to_owned());
+        Ok(ready)
+    };
+    let ready = ready_with(run, &build.dir, &names)?;
     let rules = Rules::builtin()?;
     let mut progress = Progress::new("mutants in the kernel", left.len() as u64);
     for boot in 1.. {
-        // Those that ruin the machine come last.
-        left.sort_by_key(|m| m.alone);
-        let Some(first) = left.first() else { break };
+        // Those that ruin the machine come last, but for those that are one.
+        left.sort_by_key(|m| (m.is_of_series(), m.alone));
+        let Some(&first) = left.first() else { break };
+        if first.is_of_series() {
+            break;
+        }
         let many = if first.alone { 1 } else { BATCH };
         let batch: Vec<&Mutant> = left
             .iter()
             .copied()
-            .filter(|m| m.alone == first.alone)
+            .filter(|m| m.alone == first.alone && !m.is_of_series())
             .take(many)
             .collect();
         let name = format!("boot-{boot}");
@@ -98,6 +105,26 @@ pub fn try_in_kernel(
                 return Err(fail(Exit::Test, what));
             }
         }
+        record(run, found)?;
+    }
+    for mutant in left {
+        let begun = Instant::now();
+        progress.step(&mutant.name);
+        let fate = match build_changed(job, lane, &source, build, mutant) {
+            Ok(kernel) => {
+                let ready = ready_with(&run.join(&mutant.name), &kernel, &[&mutant.name])?;
+                boot_batch(&ready, "boot", &[mutant])?;
+                let judged = judge_batch(&rules, &[mutant], &ready.read_facts("boot")?)?;
+                let fate = judged.into_iter().next().map(|(_, fate)| fate);
+                // Its boot did not come as far as the module.
+                fate.unwrap_or(Fate::Caught("the machine's end".into()))
+            }
+            Err(why) => {
+                check_interrupt()?;
+                Fate::Broken(format!("{why:#}"))
+            }
+        };
+        found.push(Tried::new(mutant, SERIES, fate, begun.elapsed()));
         record(run, found)?;
     }
     progress.finish("done");

@@ -69,6 +69,11 @@ impl Stress {
 }
 
 impl Mutant {
+    /// It changes the kernel, and not the modules.
+    pub fn is_of_series(&self) -> bool {
+        self.file.starts_with("mm/")
+    }
+
     /// The cases that are to find it, as the module's `case=` takes them.
     pub fn case_names(&self) -> Result<Vec<String>> {
         let case = self.case.clone().context("no case")?;
@@ -134,11 +139,34 @@ pub mod tests {
     fn every_mutant_changes_the_source_as_it_is_in_one_place() {
         let all = read_list(&checkout()).unwrap();
         assert!(all.len() >= 30);
-        for mutant in all {
+        for mutant in all.iter().filter(|m| !m.is_of_series()) {
             let text = fs::read_to_string(checkout().join(LIB).join(&mutant.file)).unwrap();
             let changed = mutant.apply(&text).unwrap();
             assert_ne!(changed, text);
             assert!(mutant.apply("").is_err());
+        }
+    }
+
+    /// Of a file that the series does not make, the patches show what they touch.
+    #[test]
+    fn every_mutant_of_the_series_changes_what_its_patches_show() {
+        let all = read_list(&checkout()).unwrap();
+        let patches = fs::read_dir(checkout().join("patches")).unwrap();
+        let patches = patches.map(|p| fs::read_to_string(p.unwrap().path()).unwrap());
+        let patches: Vec<String> = patches.collect();
+        assert!(all.iter().filter(|m| m.is_of_series()).count() >= 8);
+        for mutant in all.iter().filter(|m| m.is_of_series()) {
+            let header = format!("+++ b/{}\n", mutant.file);
+            let shown = patches.iter().any(|patch| {
+                let diff = patch.split_once(&header).map_or("", |(_, rest)| rest);
+                let diff = diff.split("\ndiff --git").next().unwrap_or("");
+                let after = diff.lines().filter(|line| !line.starts_with('-'));
+                let after: String = after
+                    .map(|line| line.get(1..).unwrap_or("").to_owned() + "\n")
+                    .collect();
+                mutant.apply(&after).is_ok_and(|changed| changed != after)
+            });
+            assert!(shown, "{}", mutant.name);
         }
     }
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 /// Where a bug was looked for.
 pub const HOST: &str = "models";
 pub const KERNEL: &str = "kernel";
+pub const SERIES: &str = "series";
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
