@@ -246,14 +246,15 @@ static void nolocks_count_irq_works(void)
 	tracepoint_synchronize_unregister();
 }
 
-/*
- * Everything but what is in pages.c. At first it is kvfree_rcu() alone that has
- * registered for slots, 5 a CPU.
- */
+/* Everything but what is in pages.c */
 int nolocks_bench_slots(void)
 {
 	int granted;
 
+	if (page_slots_count(raw_smp_processor_id())) {
+		pr_err("somebody has registered for slots: boot with rcutree.rcu_min_cached_objs=0\n");
+		return -EBUSY;
+	}
 	NOLOCKS_BENCH("no_locks", __free_page(nolocks_alloc()));
 	NOLOCKS_BENCH("no_locks_zero",
 		      __free_page(alloc_page(__GFP_NO_LOCKS | __GFP_ZERO)));
@@ -266,6 +267,7 @@ int nolocks_bench_slots(void)
 	granted = page_slots_register(DEPTH);
 	if (granted < 0)
 		return granted;
+	NOLOCKS_BENCH("gfp_kernel_registered", __free_page(alloc_page(GFP_KERNEL)));
 	NOLOCKS_BENCH("no_locks_registered", NOLOCKS_FREE(nolocks_alloc()));
 	nolocks_bench_irqs_off();
 	nolocks_print_bursts("no_locks", "task_registered", nolocks_no_locks,

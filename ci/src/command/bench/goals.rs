@@ -18,6 +18,10 @@ pub struct Goal {
 pub const GOALS: &[Goal] = &[
     goal("no_locks_free_nolock", 0.75, "gfp_nowait"),
     Goal {
+        plus: 2.0,
+        ..goal("gfp_kernel_registered", 1.0, "gfp_kernel")
+    },
+    Goal {
         plus: 10.0,
         ..goal("no_locks_registered", 1.0, "no_locks_free_nolock")
     },

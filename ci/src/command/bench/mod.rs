@@ -43,12 +43,11 @@ const DEBUGGING: &[&str] = &[
     "WATCHDOG",
     "HUNG",
 ];
+/// In a boot of its own, in which nobody has registered for slots before it does.
+const PAGES: &str = "nolocks_bench_pages";
+const UNREGISTERED: &str = "rcutree.rcu_min_cached_objs=0";
 /// Modules that need nothing that mainline lacks, and one that does.
-const MODULES: &[&str] = &[
-    "nolocks_bench_pages",
-    "nolocks_bench_kvfree",
-    "nolocks_strand",
-];
+const MODULES: &[&str] = &["nolocks_bench_kvfree", "nolocks_strand"];
 const QUEUE: &str = "nolocks_bench_queue";
 const PICTURE: &str = "bench.svg";
 
@@ -239,22 +238,35 @@ fn measure(
     let (source, build) = job.build_machine_kernel("bench", &lane, series, &fragment)?;
     let place = job.checkout.join("rust-module/bench");
     let built = build_modules(&job.cache, &build.dir, lane.arch, &place, false)?;
-    let mut ready = Ready::new(&job.cache, run, &lane, &build.dir, Some((&built, &modules)))?;
-    let steps: Vec<String> = modules
-        .iter()
-        .map(|m| format!("module {m} {m}.ko"))
-        .collect();
-    let outcome = ready.boot("main", &steps.join("\n"), Duration::ZERO)?;
-    let facts = ready.read_facts("main")?;
-    for module in &modules {
-        tally.take(&judge_boot_with_case(&lane.name, &facts, module));
-    }
+    let everything = [&[PAGES], &modules[..]].concat();
+    let mut ready = Ready::new(
+        &job.cache,
+        run,
+        &lane,
+        &build.dir,
+        Some((&built, &everything)),
+    )?;
+    let steps = |modules: &[&str]| -> String {
+        let lines = modules.iter().map(|m| format!("module {m} {m}.ko\n"));
+        lines.collect()
+    };
+    let mut boot = |ready: &Ready, name: &str, modules: &[&str]| -> Result<String> {
+        let outcome = ready.boot(name, &steps(modules), Duration::ZERO)?;
+        let facts = ready.read_facts(name)?;
+        for module in modules {
+            tally.take(&judge_boot_with_case(&lane.name, &facts, module));
+        }
+        Ok(outcome.console)
+    };
+    let main = boot(&ready, "main", &modules)?;
+    ready.guest.cmdline.push(UNREGISTERED.to_owned());
+    let pages = boot(&ready, "pages", &[PAGES])?;
     tally.check(
         &format!("{}: a page that could not be freed at once", lane.name),
-        check_stranded(&outcome.console, with),
+        check_stranded(&main, with),
     )?;
-    let mut counted = Counted::read(&outcome.console)?;
-    counted.profile = profile::measure(&mut ready, &build.dir.join("vmlinux"), &steps[0])?;
+    let mut counted = Counted::read(&(main + &pages))?;
+    counted.profile = profile::measure(&mut ready, &build.dir.join("vmlinux"), &steps(&[PAGES]))?;
     tally.check(
         &format!("{}: the profile adds up", lane.name),
         profile::check(&counted, with),

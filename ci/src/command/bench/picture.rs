@@ -16,7 +16,7 @@ const LINES: &[(&str, &str, &str, RGBColor)] = &[
     (
         "no_locks",
         "task",
-        "in a task, 5 registered",
+        "in a task, none registered",
         RGBColor(150, 80, 180),
     ),
     (
