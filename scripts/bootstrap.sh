@@ -108,9 +108,19 @@ cargo() {
 }
 # Checkouts share what is built here.
 export CARGO NOLOCKS_CHECKOUT="$checkout"
-# The first time takes a minute, and says what it does.
+# Cargo builds if the last build was another checkout's, or of a file that is newer now.
+from=$(cut -d: -f2- "$runner.d" 2>/dev/null) || from=
+case $from in
+# shellcheck disable=SC2086
+*" $checkout/ci/build.rs"*) newer=$(find $from -newer "$runner" 2>&1) || : ;;
+*) newer=all ;;
+esac
 quiet=--quiet
-[ -e "$runner" ] || quiet=
+if [ -n "$newer" ]; then
+	echo 'ci: building the runner ...' >&2
+	# The first time takes minutes, and says what it does.
+	[ -e "$runner" ] && [ ! -t 2 ] || quiet=
+fi
 cargo fetch $quiet >&2 || fail 10 "cargo could not fetch what the runner is built from (is the network there?)"
 cargo build $quiet --offline --target-dir "$cache/runner" >&2 ||
 	fail 10 "cargo could not build the runner in $cache, and says above why"

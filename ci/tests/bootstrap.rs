@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 const CARGO: &str = r#"
 case $1 in
@@ -14,7 +15,8 @@ build)
 	while [ "$1" != --target-dir ]; do shift; done
 	mkdir -p "$2/a-machine/debug"
 	printf '#!/bin/sh\nenv; echo "runs $*"\n' >"$2/a-machine/debug/nolocks-ci"
-	chmod +x "$2/a-machine/debug/nolocks-ci" ;;
+	chmod +x "$2/a-machine/debug/nolocks-ci"
+	echo "runner: $NOLOCKS_CHECKOUT/ci/build.rs $NOLOCKS_CHECKOUT/ci/a.rs" >"$2/a-machine/debug/nolocks-ci.d" ;;
 esac"#;
 
 struct Machine {
@@ -34,7 +36,7 @@ impl Machine {
         fs::write(dir.path().join("ci/Cargo.toml"), manifest).unwrap();
         let machine = Machine { dir };
         for tool in [
-            "awk", "chmod", "cut", "dirname", "env", "id", "mkdir", "rm", "sed", "sh",
+            "awk", "chmod", "cut", "dirname", "env", "find", "id", "mkdir", "rm", "sed", "sh",
         ] {
             let place = machine.path("bin").join(tool);
             symlink(which::which(tool).unwrap(), place).unwrap();
@@ -83,7 +85,7 @@ impl Machine {
             };
         }
         let out = sh.output().unwrap();
-        let text = String::from_utf8_lossy(&out.stdout) + String::from_utf8_lossy(&out.stderr);
+        let text = String::from_utf8_lossy(&out.stderr) + String::from_utf8_lossy(&out.stdout);
         (out.status.code(), text.into_owned())
     }
 }
@@ -153,6 +155,28 @@ fn a_start_succeeds() {
         // Not the one that was there before.
         assert!(said.ends_with("runs check\n"), "{env:?}: {said}");
     }
+}
+
+#[test]
+fn a_build_of_the_runner_is_told_and_nothing_where_there_is_none() {
+    let machine = Machine::new(CARGO);
+    for file in ["ci/build.rs", "ci/a.rs"] {
+        fs::write(machine.path(file), "").unwrap();
+    }
+    let is_told = || machine.start(&[]).1.contains("ci: building the runner");
+    assert!(is_told());
+    assert!(!is_told());
+    let edited = fs::File::options()
+        .append(true)
+        .open(machine.path("ci/a.rs"));
+    let set = |time| edited.as_ref().unwrap().set_modified(time).unwrap();
+    set(SystemTime::now() + Duration::from_secs(60));
+    assert!(is_told());
+    set(SystemTime::UNIX_EPOCH);
+    assert!(!is_told());
+    let record = machine.path("cache/runner/a-machine/debug/nolocks-ci.d");
+    fs::write(record, "runner: /other/ci/build.rs /other/ci/a.rs\n").unwrap();
+    assert!(is_told());
 }
 
 #[test]
