@@ -208,8 +208,7 @@ impl Tree {
         if self.origin.id.is_empty() {
             self.origin.id = tree_hash(&next)?;
         }
-        progress.say("applying the series");
-        let (done, changes) = self.patched(&next, series)?;
+        let (done, changes) = self.patched(&next, series, |what| progress.say(what))?;
         progress.say("comparing with the last copy");
         // From here to the end the copy is neither the old one nor the new.
         let _ = fs::remove_file(&record);
@@ -248,6 +247,7 @@ impl Tree {
         &self,
         copy: &Path,
         series: &Series,
+        say: impl FnOnce(&str),
     ) -> Result<(&'static str, Option<(Changes, String)>)> {
         let mut state = series.state(copy);
         if let (Source::Git(dir, _), Err(_)) = (&self.source, &state)
@@ -264,7 +264,10 @@ impl Tree {
         };
         let all = found.as_ref().is_some_and(|f| f.iter().all(|f| *f));
         if found.is_none() {
+            say("applying the series");
             series.apply_files(copy)?;
+        } else {
+            say("taking the tree as it is");
         }
         let changes = match (&self.source, &found) {
             (Source::Git(dir, files), _) => changes::of_git(dir, files, series, found.as_deref())?,

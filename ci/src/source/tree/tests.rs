@@ -46,6 +46,24 @@ fn a_tree_that_has_the_series_is_taken_as_it_is() {
     );
 }
 
+#[test]
+fn only_a_tree_without_the_series_is_said_to_get_it() {
+    let f = fixture(true);
+    let said = || {
+        let mut said = String::new();
+        let tree = open_users_tree(&f.tree).unwrap();
+        let copy = tempfile::tempdir().unwrap();
+        tree.export(copy.path()).unwrap();
+        tree.patched(copy.path(), &f.series, |what| said += what)
+            .unwrap();
+        said
+    };
+    assert_eq!(said(), "applying the series");
+    f.series.apply(&f.tree).unwrap();
+    sh(&f.tree, "echo mine >> Makefile");
+    assert_eq!(said(), "taking the tree as it is");
+}
+
 fn built(f: &Fixture) -> (Prepared, String, tempfile::TempDir) {
     let (dir, cache) = cache();
     let before = tree_hash(&f.tree).unwrap();
