@@ -12,10 +12,12 @@ use crate::report::numbers::thousands;
 use crate::source::debian;
 use crate::source::git::{forget_repository, git};
 use crate::source::series::{Series, State};
+use crate::verdict::check::{Check, Found};
 use crate::verdict::tally::Tally;
 use anyhow::{Context, Result, bail, ensure};
 use regex::Regex;
 use std::fs;
+use std::iter::repeat;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -113,17 +115,21 @@ fn unit_tests(job: &Job, tally: &mut Tally) -> Result<()> {
 /// to stderr may tear name and verdict apart.
 fn count_tests(lines: &[String], success: bool, tally: &mut Tally) -> (usize, usize) {
     let (passed, failed) = counts(&lines.join("\n"));
-    tally.passed(passed);
     let failed = failed.max(usize::from(!success || passed == 0));
+    let named = |verdict: &'static str| {
+        let names = lines
+            .iter()
+            .filter_map(move |l| l.strip_prefix("test ")?.strip_suffix(verdict));
+        names.map(|name| format!("unit test {name}"))
+    };
+    let passes = named(" ... ok").chain(repeat("a unit test without a name".to_owned()));
+    let passes = passes.map(|name| Check::case(name, Found::Passed));
+    tally.take(&Vec::from_iter(passes.take(passed)));
     let tail = lines[lines.len().saturating_sub(20)..].join("\n");
-    let torn = format!("a unit test without a name, or the build of the tests:\n{tail}");
-    lines
-        .iter()
-        .filter_map(|l| l.strip_prefix("test ")?.strip_suffix(" ... FAILED"))
-        .map(|name| format!("unit test {name}"))
-        .chain(std::iter::repeat(torn))
-        .take(failed)
-        .for_each(|what| tally.failed(Exit::Test, what));
+    let torn = "a unit test without a name, or the build of the tests";
+    let fails = named(" ... FAILED").map(|name| Check::failed(name, Exit::Test, "see cargo test"));
+    let fails = fails.chain(repeat(Check::failed(torn, Exit::Test, format!("\n{tail}"))));
+    tally.take(&Vec::from_iter(fails.take(failed)));
     (passed, failed)
 }
 

@@ -5,6 +5,7 @@
 use crate::base::cache::Cache;
 use crate::base::proc::{capture, check_interrupt, output};
 use crate::host::other_suite::{Packages, started_with_its_libc};
+use crate::verdict::check::{Check, Found};
 use crate::verdict::tally::Tally;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs;
@@ -28,7 +29,11 @@ pub fn check(cache: &Cache, tests: &[PathBuf], pristine: &Path, tally: &mut Tall
             check_interrupt()?;
             let why = format!("the litmus tests were not run: {e:#}");
             println!("{}", why.lines().next().unwrap_or_default());
-            tally.skipped(tests.len());
+            for test in tests {
+                let name = test.file_name().unwrap_or_default().display();
+                let found = Found::Skipped { why: why.clone() };
+                tally.take(&[Check::case(name.to_string(), found)]);
+            }
             return Ok(());
         }
     };

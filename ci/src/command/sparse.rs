@@ -10,6 +10,7 @@ use crate::command::args::Where;
 use crate::command::job::Job;
 use crate::host::other_suite::{Packages, started_with_its_libc};
 use crate::source::debian;
+use crate::verdict::check::{Check, Found};
 use crate::verdict::tally::Tally;
 use anyhow::{Context, Result, ensure};
 use regex::Regex;
@@ -65,7 +66,7 @@ pub fn check(job: &Job, tally: &mut Tally) -> Result<bool> {
             check_interrupt()?;
             let why = format!("sparse was not checked: {e:#}");
             println!("{}", why.lines().next().unwrap_or_default());
-            tally.skipped(1);
+            tally.take(&[Check::case(NAME, Found::Skipped { why })]);
             return Ok(false);
         }
     };

@@ -41,7 +41,8 @@ pub fn finish(
     write_json(&run.join("report.json"), &report)?;
     write_json(&run.join("metadata.json"), &report.metadata)?;
     write_atomic(&run.join("report.html"), &render_page(&report)?)?;
-    write_atomic(&run.join("junit.xml"), &render_junit(&report)?)?;
+    let junit = render_junit(&report, &tally.checks)?;
+    write_atomic(&run.join("junit.xml"), &junit)?;
     println!("\n{}", render_screen(&report));
     println!("report: {}", run.join("report.html").display());
     for lane in report.metadata.as_array().into_iter().flatten() {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "lowercase")]
 pub enum Found {
     Passed,
-    Skipped,
+    Skipped { why: String },
     Failed { exit: Exit, why: String },
 }
 
@@ -17,7 +17,7 @@ pub enum Found {
 pub struct Check {
     pub name: String,
     pub found: Found,
-    /// A case of a suite: too many to be listed one by one while they pass.
+    /// One of many, which are not listed one by one while they pass.
     pub is_case: bool,
 }
 
@@ -47,6 +47,14 @@ impl Check {
                 why: why.into(),
             },
             is_case: false,
+        }
+    }
+
+    pub fn case(name: impl Into<String>, found: Found) -> Check {
+        Check {
+            name: name.into(),
+            found,
+            is_case: true,
         }
     }
 

@@ -318,17 +318,19 @@ fn judge_module(
 }
 
 fn checks_of_cases(boot: &str, suite: &Suite) -> impl Iterator<Item = Check> {
-    suite.cases.iter().map(move |case| Check {
-        name: format!("{boot}: {}: {}", suite.name, case.name),
-        found: match case.status {
+    suite.cases.iter().map(move |case| {
+        let why = |or: &str| case.reason.clone().unwrap_or(or.to_owned());
+        let found = match case.status {
             Status::Pass => Found::Passed,
-            Status::Skip => Found::Skipped,
+            Status::Skip => Found::Skipped {
+                why: why("no reason given"),
+            },
             Status::Fail => Found::Failed {
                 exit: Exit::Test,
-                why: case.reason.clone().unwrap_or("see console.txt".to_owned()),
+                why: why("see console.txt"),
             },
-        },
-        is_case: true,
+        };
+        Check::case(format!("{boot}: {}: {}", suite.name, case.name), found)
     })
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What passed and what did not, with the closing line that people and CI read.
 
-use crate::base::exit::{Exit, explained, fail, stage};
+use crate::base::exit::{Exit, fail};
 use crate::base::proc::check_interrupt;
 use crate::base::progress::say;
 use crate::verdict::check::{Check, Found};
@@ -9,41 +9,17 @@ use anyhow::Result;
 
 #[derive(Default)]
 pub struct Tally {
-    passed: usize,
-    skipped: usize,
-    failures: Vec<(Exit, String)>,
+    /// The closing line and junit.xml count these, and nothing else.
+    pub checks: Vec<Check>,
     /// What the models went through, for the report.
     pub explored: Vec<String>,
 }
 
 impl Tally {
-    pub fn passed(&mut self, count: usize) {
-        self.passed += count;
-    }
-
-    pub fn skipped(&mut self, count: usize) {
-        self.skipped += count;
-    }
-
-    pub fn failed(&mut self, exit: Exit, what: impl Into<String>) {
-        let what = what.into();
-        say(&format!("FAIL {what}"));
-        self.failures.push((exit, what));
-    }
-
     /// Counts one check; an interruption is none.
     pub fn check(&mut self, name: &str, result: Result<()>) -> Result<()> {
         check_interrupt()?;
-        match result {
-            Ok(()) => {
-                say(&format!("ok   {name}"));
-                self.passed += 1;
-            }
-            Err(e) => {
-                let e = explained(e);
-                self.failed(stage(&e).unwrap_or(Exit::Test), format!("{name}: {e:#}"));
-            }
-        }
+        self.take(&[Check::new(name, result)]);
         Ok(())
     }
 
@@ -51,35 +27,34 @@ impl Tally {
     pub fn take(&mut self, checks: &[Check]) {
         for check in checks {
             match (&check.found, check.failure()) {
-                (_, Some((exit, what))) => self.failed(exit, what),
-                (Found::Skipped, _) => self.skipped += 1,
-                _ => {
-                    if !check.is_case {
-                        say(&format!("ok   {}", check.name));
-                    }
-                    self.passed += 1;
-                }
+                (_, Some((_, what))) => say(&format!("FAIL {what}")),
+                (Found::Passed, _) if !check.is_case => say(&format!("ok   {}", check.name)),
+                _ => {}
             }
         }
+        self.checks.extend_from_slice(checks);
     }
 
     /// Takes over what another has counted, and said.
     pub fn absorb(&mut self, other: Tally) {
-        self.passed += other.passed;
-        self.skipped += other.skipped;
-        self.failures.extend(other.failures);
+        self.checks.extend(other.checks);
         self.explored.extend(other.explored);
     }
 
+    fn failures(&self) -> Vec<(Exit, String)> {
+        self.checks.iter().filter_map(Check::failure).collect()
+    }
+
     pub fn closing(&self) -> String {
-        let skipped = match self.skipped {
+        let count = |is: fn(&Found) -> bool| self.checks.iter().filter(|c| is(&c.found)).count();
+        let skipped = match count(|f| matches!(f, Found::Skipped { .. })) {
             0 => String::new(),
             n => format!(", {n} skipped"),
         };
         format!(
             "{} passed, {} failed{skipped}",
-            self.passed,
-            self.failures.len()
+            count(|f| *f == Found::Passed),
+            self.failures().len()
         )
     }
 
@@ -96,31 +71,37 @@ impl Tally {
             Exit::Boot,
             Exit::Test,
         ];
-        // Nothing counted is nothing shown.
-        if self.passed == 0 && self.failures.is_empty() {
-            return Err(fail(Exit::Test, "no test ran"));
-        }
-        if self.failures.is_empty() {
-            return Ok(());
+        let failures = self.failures();
+        if failures.is_empty() {
+            // Nothing counted is nothing shown.
+            return match self.checks.iter().any(|c| c.found == Found::Passed) {
+                true => Ok(()),
+                false => Err(fail(Exit::Test, "no test ran")),
+            };
         }
         let exit = ORDER
             .into_iter()
-            .find(|o| self.failures.iter().any(|(e, _)| e == o))
+            .find(|o| failures.iter().any(|(e, _)| e == o))
             .unwrap_or(Exit::Test);
         // The rest of each has been on the screen where it happened.
         let first = |text: &str| text.lines().next().unwrap_or_default().to_owned();
-        let list: String = self
-            .failures
+        let list: String = failures
             .iter()
             .map(|(_, what)| format!("\n  {}", first(what)))
             .collect();
-        Err(fail(exit, format!("{} failed:{list}", self.failures.len())))
+        Err(fail(exit, format!("{} failed:{list}", failures.len())))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::exit::stage;
+
+    fn skipped(name: &str) -> Check {
+        let why = "why".to_owned();
+        Check::case(name, Found::Skipped { why })
+    }
 
     #[test]
     fn the_closing_line_counts() {
@@ -128,7 +109,7 @@ mod tests {
         tally.check("a", Ok(())).unwrap();
         tally.check("b", Err(anyhow::anyhow!("why"))).unwrap();
         assert_eq!(tally.closing(), "1 passed, 1 failed");
-        tally.skipped(2);
+        tally.take(&[skipped("c"), skipped("d")]);
         assert_eq!(tally.closing(), "1 passed, 1 failed, 2 skipped");
         assert!(tally.result().unwrap_err().to_string().contains("b: why"));
     }
@@ -137,32 +118,31 @@ mod tests {
     fn what_another_counted_is_added() {
         let mut other = Tally::default();
         other.check("b", Err(anyhow::anyhow!("why"))).unwrap();
-        other.passed(2);
-        other.skipped(1);
+        other.take(&[skipped("c")]);
         let mut tally = Tally::default();
-        tally.passed(1);
+        tally.check("a", Ok(())).unwrap();
         tally.absorb(other);
-        assert_eq!(tally.closing(), "3 passed, 1 failed, 1 skipped");
+        assert_eq!(tally.closing(), "1 passed, 1 failed, 1 skipped");
         assert!(tally.result().is_err());
     }
 
     #[test]
     fn a_splat_explains_failed_cases() {
         let mut tally = Tally::default();
-        tally.failed(Exit::Test, "case");
-        tally.failed(Exit::Splat, "splat");
+        tally.take(&[Check::failed("case", Exit::Test, "why")]);
+        tally.take(&[Check::failed("splat", Exit::Splat, "why")]);
         assert_eq!(stage(&tally.result().unwrap_err()), Some(Exit::Splat));
     }
 
     #[test]
     fn no_failure_is_a_success() {
         let mut tally = Tally::default();
-        tally.passed(1);
+        tally.check("a", Ok(())).unwrap();
         assert!(tally.result().is_ok());
         for exit in [Exit::Usage, Exit::Interrupted] {
             let mut tally = Tally::default();
-            tally.passed(1);
-            tally.failed(exit, "x");
+            tally.check("a", Ok(())).unwrap();
+            tally.take(&[Check::failed("x", exit, "why")]);
             assert_eq!(stage(&tally.result().unwrap_err()), Some(Exit::Test));
         }
     }

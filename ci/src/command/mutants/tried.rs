@@ -5,6 +5,7 @@ use crate::base::cache::{write_atomic, write_json};
 use crate::base::exit::Exit;
 use crate::command::mutants::list::Mutant;
 use crate::report::table::table;
+use crate::verdict::check::{Check, Found};
 use crate::verdict::tally::Tally;
 use anyhow::Result;
 use serde::Serialize;
@@ -64,19 +65,15 @@ impl Tried {
     }
 
     pub fn count(&self, tally: &mut Tally) {
-        let what = format!(
-            "{} ({}, {}): {}",
-            self.name,
-            self.file,
-            self.place,
-            self.says()
-        );
-        match (&self.fate, &self.explained) {
-            (Fate::Caught(_), _) => tally.passed(1),
-            (Fate::Survived, Some(_)) => tally.skipped(1),
-            (Fate::Survived, None) => tally.failed(Exit::Test, what),
-            (Fate::Broken(why), _) => tally.failed(Exit::Build, format!("{what}\n{why}")),
-        }
+        let failed = |exit, why| Found::Failed { exit, why };
+        let found = match (&self.fate, &self.explained) {
+            (Fate::Caught(_), _) => Found::Passed,
+            (Fate::Survived, Some(why)) => Found::Skipped { why: why.clone() },
+            (Fate::Survived, None) => failed(Exit::Test, self.says()),
+            (Fate::Broken(why), _) => failed(Exit::Build, format!("{}\n{why}", self.says())),
+        };
+        let name = format!("{} ({}, {})", self.name, self.file, self.place);
+        tally.take(&[Check::case(name, found)]);
     }
 }
 
