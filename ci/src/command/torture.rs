@@ -23,7 +23,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -43,8 +43,8 @@ hold rcutorture rcutorture.ko 60 torture_type=rcu onoff_interval=200 stat_interv
 bpf task_storage task_storage.bpf.o 10
 ";
 
-/// The BPF program, below the machines' folder and in the guest.
-const PROGRAM: &str = "task_storage.bpf";
+/// The BPF program, in the run's folder and in the guest.
+const OBJECT: &str = "task_storage.bpf.o";
 /// What its share is called in the table, and what slub_kunit calls its own.
 const STORAGE: &str = "BPF task storage in a hard interrupt";
 const KPROBES: &str = "kprobes";
@@ -85,6 +85,7 @@ pub fn run(job: &Job) -> Result<()> {
     setup::ensure(&job.cache, Need::Torture, job.yes)?;
     let series = job.series()?;
     let run = job.run_folder("torture")?;
+    let bpf = Bpf::build(job, &run, &series)?;
     let mut tally = Tally::default();
     let machines = Lane::load_all(&job.checkout.join("ci/torture"))?;
     let mut text = String::from("# The kernel's own tests, with the series and without it\n");
@@ -99,7 +100,7 @@ pub fn run(job: &Job) -> Result<()> {
                 name: format!("{}-{name}", machine.name),
                 ..machine.clone()
             };
-            sides.insert(name, side(job, &run, &lane, &prefix, &mut tally)?);
+            sides.insert(name, side(job, &run, &lane, &prefix, &bpf, &mut tally)?);
         }
         let (header, rows) = rows(&sides["without"], &sides["with"]);
         println!(
@@ -167,16 +168,46 @@ fn nearly_all(share: Option<(u64, u64)>) -> Result<()> {
     Ok(())
 }
 
-fn side(job: &Job, run: &Path, lane: &Lane, series: &Series, tally: &mut Tally) -> Result<Side> {
+/// The program and what loads it, which no kernel needs built anew.
+struct Bpf {
+    tool: PathBuf,
+    object: PathBuf,
+}
+
+impl Bpf {
+    fn build(job: &Job, run: &Path, series: &Series) -> Result<Bpf> {
+        let source = job.source(None, series, "")?;
+        // Debian 12's attaches no program by itself. Only to take one apart it needs LLVM's libraries.
+        let tool = build_tool(&job.cache, &source.dir, "bpf/bpftool", &["SKIP_LLVM=1"])?;
+        let object = run.join(OBJECT);
+        proc::output(
+            Command::new(format!("clang{}", *LLVM))
+                .args(["-target", "bpf", "-O2", "-g", "-Wall", "-Werror", "-c"])
+                // Where Debian has the headers of each machine.
+                .arg(format!("-I/usr/include/{}-linux-gnu", ARCH))
+                .arg(job.checkout.join("ci/torture/task_storage.bpf.c"))
+                .arg("-o")
+                .arg(&object),
+        )?;
+        Ok(Bpf { tool, object })
+    }
+}
+
+fn side(
+    job: &Job,
+    run: &Path,
+    lane: &Lane,
+    series: &Series,
+    bpf: &Bpf,
+    tally: &mut Tally,
+) -> Result<Side> {
     let fragment = job.fragment()?;
     let fragment: String = fragment
         .lines()
         .filter(|line| !OURS.iter().any(|ours| line.contains(ours)))
         .map(|line| format!("{line}\n"))
         .collect();
-    let (source, build) = job.build_machine_kernel("torture", lane, series, &fragment)?;
-    // Debian 12's attaches no program by itself. Only to take one apart it needs LLVM's libraries.
-    let bpftool = build_tool(&job.cache, &source.dir, "bpf/bpftool", &["SKIP_LLVM=1"])?;
+    let (_source, build) = job.build_machine_kernel("torture", lane, series, &fragment)?;
     let ready = Ready::new(&job.cache, run, lane, &build.dir, None)?;
     for module in MODULES {
         let name = module.rsplit('/').next().unwrap_or(module);
@@ -186,16 +217,8 @@ fn side(job: &Job, run: &Path, lane: &Lane, series: &Series, tally: &mut Tally) 
         )
         .with_context(|| format!("the build made no {module}"))?;
     }
-    proc::output(
-        Command::new(format!("clang{}", *LLVM))
-            .args(["-target", "bpf", "-O2", "-g", "-Wall", "-Werror", "-c"])
-            // Where Debian has the headers of each machine.
-            .arg(format!("-I/usr/include/{}-linux-gnu", ARCH))
-            .arg(job.checkout.join(format!("ci/torture/{PROGRAM}.c")))
-            .arg("-o")
-            .arg(ready.folder.join(format!("modules/{PROGRAM}.o"))),
-    )?;
-    let env = [("BPFTOOL", bpftool.display().to_string())];
+    fs::copy(&bpf.object, ready.folder.join("modules").join(OBJECT))?;
+    let env = [("BPFTOOL", bpf.tool.display().to_string())];
     let outcome = ready.boot_env("function", FUNCTION, Duration::ZERO, &env)?;
     let facts = ready.read_facts("function")?;
     tally.take(&judge_boot(&lane.name, &facts));
