@@ -3,6 +3,7 @@
  * What the Rust side cannot name because it is a macro or an inline function.
  */
 #include <linux/cpumask.h>
+#include <linux/jiffies.h>
 #include <linux/minmax.h>
 #include <linux/mutex.h>
 #include <linux/perf_event.h>
@@ -10,6 +11,7 @@
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
 #include <linux/timekeeping.h>
+#include <linux/timer.h>
 #include <asm/irq_regs.h>
 
 #ifdef CONFIG_X86_64
@@ -52,6 +54,33 @@ void nolocks_migrate_enable(void)
 void nolocks_cond_resched(void)
 {
 	cond_resched();
+}
+
+static struct task_struct *nolocks_alarm_task;
+
+static void nolocks_alarm_fn(struct timer_list *unused)
+{
+	send_sig(SIGINT, nolocks_alarm_task, 1);
+}
+
+static DEFINE_TIMER(nolocks_alarm, nolocks_alarm_fn);
+
+/* Has this task interrupted in @ms milliseconds. One at a time. */
+void nolocks_alarm_begin(unsigned int ms)
+{
+	nolocks_alarm_task = current;
+	allow_signal(SIGINT);
+	mod_timer(&nolocks_alarm, jiffies + msecs_to_jiffies(ms));
+}
+
+/* Says whether it was. */
+bool nolocks_alarm_end(void)
+{
+	bool expired = !timer_delete_sync(&nolocks_alarm);
+
+	flush_signals(current);
+	disallow_signal(SIGINT);
+	return expired;
 }
 
 unsigned long nolocks_pi_lock(void)

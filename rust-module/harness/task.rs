@@ -17,6 +17,8 @@ extern "C" {
     fn nolocks_migrate_disable();
     fn nolocks_migrate_enable();
     fn nolocks_cond_resched();
+    fn nolocks_alarm_begin(ms: c_uint);
+    fn nolocks_alarm_end() -> bool;
 }
 
 pub(crate) const IN_NMI: u32 = 1 << 0;
@@ -61,6 +63,17 @@ pub(crate) fn wait_for(done: impl Fn() -> bool) -> bool {
         breathe();
     }
     true
+}
+
+/// Calls `func`, and has it interrupted by a signal after so many milliseconds. With whether it was.
+///
+/// One at a time. May sleep.
+pub(crate) fn interrupted_after<T>(ms: u32, func: impl FnOnce() -> T) -> (T, bool) {
+    // SAFETY: Ended below, in the same task.
+    unsafe { nolocks_alarm_begin(ms) };
+    let value = func();
+    // SAFETY: Begun above.
+    (value, unsafe { nolocks_alarm_end() })
 }
 
 /// Keeps the task on its CPU, and so on its pcp lists, but preemptible.

@@ -4,11 +4,9 @@
  * to run on a CPU that is going offline, and one to move who fills the slots.
  */
 #include <linux/cpuhotplug.h>
-#include <linux/jiffies.h>
 #include <linux/rcupdate.h>
 #include <linux/sched/signal.h>
 #include <linux/sched/task.h>
-#include <linux/timer.h>
 #include <linux/tracepoint.h>
 
 #include "../helpers.h"
@@ -81,33 +79,6 @@ bool nolocks_filler_is_woken_on(unsigned int cpu)
 		   task_cpu(filler) == cpu;
 	put_task_struct(filler);
 	return is_woken;
-}
-
-static struct task_struct *nolocks_alarm_task;
-
-static void nolocks_alarm_fn(struct timer_list *unused)
-{
-	send_sig(SIGINT, nolocks_alarm_task, 1);
-}
-
-static DEFINE_TIMER(nolocks_alarm, nolocks_alarm_fn);
-
-/* Has this task interrupted in @ms milliseconds. One at a time. */
-void nolocks_alarm_begin(unsigned int ms)
-{
-	nolocks_alarm_task = current;
-	allow_signal(SIGINT);
-	mod_timer(&nolocks_alarm, jiffies + msecs_to_jiffies(ms));
-}
-
-/* Says whether it was. */
-bool nolocks_alarm_end(void)
-{
-	bool expired = !timer_delete_sync(&nolocks_alarm);
-
-	flush_signals(current);
-	disallow_signal(SIGINT);
-	return expired;
 }
 
 #ifdef CONFIG_HOTPLUG_CPU

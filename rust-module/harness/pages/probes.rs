@@ -23,8 +23,6 @@ extern "C" {
     fn nolocks_kworkers() -> c_uint;
     fn nolocks_move_filler(cpu: c_int) -> c_int;
     fn nolocks_filler_is_woken_on(cpu: c_uint) -> bool;
-    fn nolocks_alarm_begin(ms: c_uint);
-    fn nolocks_alarm_end() -> bool;
     fn nolocks_watch_dying(on_dying: extern "C" fn()) -> c_int;
     fn nolocks_unwatch_dying();
     fn nolocks_watch_irq_works(ran: extern "C" fn()) -> c_int;
@@ -66,17 +64,6 @@ impl Drop for Filler {
         // SAFETY: Pairs with the one in `keep_on()`. It is there, as it never ends.
         unsafe { nolocks_move_filler(-1) };
     }
-}
-
-/// Calls `func`, and has it interrupted by a signal after so many milliseconds. With whether it was.
-///
-/// One at a time. May sleep.
-pub(crate) fn interrupted_after<T>(ms: u32, func: impl FnOnce() -> T) -> (T, bool) {
-    // SAFETY: Ended below, in the same task.
-    unsafe { nolocks_alarm_begin(ms) };
-    let value = func();
-    // SAFETY: Begun above.
-    (value, unsafe { nolocks_alarm_end() })
 }
 
 /// Pages that the next CPU to go offline frees on its way.

@@ -38,6 +38,7 @@ use crate::{
     probes,
     task::{
         breathe,
+        interrupted_after,
         Pinned, //
     },
     threads,
@@ -294,7 +295,7 @@ pub(crate) fn memory(env: &Env) -> Result<Outcome> {
                 env.fill_slots()?;
                 // Refused where a page is somebody's who cannot do without, as the others' are.
                 let offline = || block.write(b"offline").is_ok();
-                let (is_gone, is_late) = probes::interrupted_after(PATIENCE_MS, offline);
+                let (is_gone, is_late) = interrupted_after(PATIENCE_MS, offline);
                 late.add(u32::from(is_late), Relaxed);
                 if is_gone {
                     gone.add(1, Relaxed);
