@@ -77,7 +77,7 @@ impl_has_bulk_head! {
 }
 
 impl Node {
-    fn new(origin: Origin) -> Self {
+    pub(crate) fn new(origin: Origin) -> Self {
         static NEXT: Atomic<u64> = Atomic::new(1);
 
         Self {

@@ -38,6 +38,7 @@ pub(crate) const CASES: &[Case<Env>] = &[
     ("destructors", destructors::destructors),
     ("mightsleep", memory::mightsleep),
     ("no_memory", memory::no_memory),
+    ("retry", memory::retry),
     ("full", drains::drained_when_full),
     ("time", drains::drained_by_time),
     ("shrinker", memory::shrinker),

@@ -30,9 +30,18 @@ use crate::{
     node::{
         Boxed,
         How,
-        Watched, //
+        Node,
+        Origin,
+        Watched,
+        FREED,
+        PUSHED,
+        RETURNED, //
     },
     nolocks::page::NoLocksPage,
+    promises::{
+        wait_until,
+        without_memory, //
+    },
     queue::{
         rcu,
         Accepts,
@@ -40,6 +49,7 @@ use crate::{
         Object,
         Policy,
         Queue,
+        Retired,
         CAPACITY, //
     },
     task::breathe, //
@@ -160,6 +170,49 @@ pub(crate) fn no_memory(env: &Env) -> Result<Outcome> {
         is_through || env.config.fail,
         fmt!("{RUNS} runs did not reach the last block"),
     ))
+}
+
+/// What found no block comes back for as long as there is none, and is queued once there is one: freed
+/// once then, and after a grace period.
+pub(crate) fn retry(_env: &Env) -> Result<Outcome> {
+    let ledger = Ledger::open();
+    let queue = Queue::<Watched>::new(NAME)?;
+    let node = KBox::new(Node::new(Origin::Kmalloc), GFP_KERNEL)?;
+    let before = FREED.load(Relaxed);
+    let mut returned = 0;
+    let mut count = |result: Result<(), Retired<_>>| {
+        let back = result.err();
+        returned += u64::from(back.is_some());
+        back
+    };
+
+    PUSHED.add(1, Relaxed);
+    let mut back = without_memory(|| {
+        let back = count(queue.push_headless(node));
+        Ok(back.and_then(|node| count(node.retry(&queue))))
+    })?;
+    let came_back = back.is_some();
+    let held = Watched::hold();
+    // With others failing too, not at once.
+    let queued = wait_until(|| {
+        back = back.take().and_then(|node| count(node.retry(&queue)));
+        back.is_none()
+    });
+    queue.barrier();
+    let early = FREED.load(Relaxed) - before;
+    drop(held);
+    queue.barrier();
+    if let Some(node) = back {
+        RETURNED.add(1, Relaxed);
+        drop(node.wait());
+    }
+    let outcome = check_stats(Outcome::Passed, queue.stats(), 1, returned)
+        .check(
+            came_back && queued,
+            fmt!("came back without memory: {came_back}; queued with it: {queued}"),
+        )
+        .check(early == 0, fmt!("freed before a grace period was over"));
+    Ok(ledger.close(outcome, 1))
 }
 
 /// What the kernel calls when memory is short.

@@ -79,7 +79,7 @@ fn push_of(queue: &Queue<Watched>, origin: Origin, objects: usize) -> Result {
 }
 
 /// No block can be had for as long as `func` takes.
-fn without_memory<T>(func: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(crate) fn without_memory<T>(func: impl FnOnce() -> Result<T>) -> Result<T> {
     Watched::fail(Some(0), true);
     let result = func();
     Watched::fail(None, false);
