@@ -22,6 +22,14 @@ scan_leaks() {
 	[ ! -e $leaks ] || { echo scan >$leaks && sleep 6 && echo scan >$leaks && cat $leaks >>"$out/kmemleak"; }
 }
 
+# KUnit's results of each suite; a module's are there as long as it is loaded.
+suites=$(mktemp -d)
+save_kunit() {
+	for suite in /sys/kernel/debug/kunit/*; do
+		[ ! -e "$suite/results" ] || cat "$suite/results" >"$suites/${suite##*/}"
+	done
+}
+
 say "guest up"
 # A lane that did not get what it asked for proves nothing: the guest then ends too early.
 sh -e "$boot/setup" || {
@@ -40,6 +48,7 @@ while read -r verb name file params <&3; do
 		insmod "/mnt/modules/$file" $params
 		rc=$?
 		if [ $rc = 0 ]; then
+			save_kunit
 			# What a module holds is no leak.
 			scan_leaks
 			rmmod "${file%.ko}" || rc=$?
@@ -105,8 +114,7 @@ cat /proc/lockdep_stats >"$out/lockdep_stats" 2>/dev/null
 cat /proc/vmstat >"$out/vmstat"
 cat /proc/cmdline >"$out/cmdline"
 cat /proc/cpuinfo >"$out/cpuinfo"
-for suite in /sys/kernel/debug/kunit/*/results; do
-	[ -e "$suite" ] && cat "$suite" >>"$out/kunit.txt"
-done
+save_kunit
+cat "$suites"/* >"$out/kunit.txt" 2>/dev/null
 sync
 say "guest done"

@@ -34,6 +34,7 @@ use kernel::{
     }, //
 };
 
+mod kunit;
 #[allow(dead_code, reason = "an example needs little of it")]
 #[path = "../lib/nolocks/mod.rs"]
 pub mod nolocks;

@@ -12,6 +12,8 @@ use std::sync::LazyLock;
 
 pub const STRESS: &str = "nolocks_stress";
 pub const QUEUE: &str = "nolocks_queue_stress";
+/// KUnit's, of the module that is the example.
+pub const EXAMPLE_SUITE: &str = "page_alloc_nolocks_rust";
 pub const NO_KUNIT: &str = "kunit.enable=0";
 
 /// Cases by suite.

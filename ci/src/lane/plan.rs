@@ -2,7 +2,7 @@
 //! What a run boots of a lane, as its metadata.json records it.
 
 use crate::base::exit::{Exit, fail};
-use crate::lane::cases::{QUEUE, STRESS, Selection};
+use crate::lane::cases::{EXAMPLE_SUITE, QUEUE, STRESS, Selection};
 use crate::lane::spec::{Lane, Load, Queue};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -73,7 +73,9 @@ impl Plan {
         if selection.has(QUEUE) && self.queue.is_none() {
             return missing("queue");
         }
-        if let Some(suite) = selection.kunit().find(|s| !lane.kunit.contains_key(*s)) {
+        // Whoever asks for the example's has it loaded, in a lane without a queue too.
+        let is_missing = |suite: &&str| *suite != EXAMPLE_SUITE && !lane.kunit.contains_key(*suite);
+        if let Some(suite) = selection.kunit().find(is_missing) {
             return missing(&format!("KUnit suite {suite}"));
         }
         let chosen = [(STRESS_CASE, STRESS), (QUEUE, QUEUE)];
@@ -84,7 +86,9 @@ impl Plan {
             let words: String = words.map(|word| format!(" {word}")).collect();
             selection.has(module).then(|| format!("{old}{words}"))
         };
-        let lines: Vec<String> = chosen.into_iter().filter_map(line).collect();
+        let example = selection.has(EXAMPLE_SUITE).then(example_line);
+        let lines = chosen.into_iter().filter_map(line).chain(example);
+        let lines: Vec<String> = lines.collect();
         Ok(Plan {
             load: self.load.filter(|_| selection.has(STRESS)),
             queue: self.queue.filter(|_| selection.has(QUEUE)),
@@ -195,7 +199,11 @@ fn seed() -> u64 {
 }
 
 fn queue_lines(params: &str) -> String {
-    format!("module {QUEUE} {QUEUE}.ko{params}\nmodule {EXAMPLE} {EXAMPLE}.ko")
+    format!("module {QUEUE} {QUEUE}.ko{params}\n{}", example_line())
+}
+
+fn example_line() -> String {
+    format!("module {EXAMPLE} {EXAMPLE}.ko")
 }
 
 #[cfg(test)]
@@ -289,8 +297,9 @@ mod tests {
         let both = plan("*/locks");
         assert_eq!(both.lines.matches("case=locks").count(), 2);
         assert!(!both.has(EXAMPLE) && !both.has(FAILING));
+        assert_eq!(plan("kunit/slots_free").lines, "");
         let kunit = plan("kunit/*");
-        assert_eq!(kunit.lines, "");
+        assert_eq!(kunit.lines, example_line());
         let all = plan("queue/*");
         assert!(all.has(QUEUE) && !all.lines.contains("case="));
         assert_eq!(Plan::new(&load(), None, &given).cmdline(), None);

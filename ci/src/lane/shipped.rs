@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Tests of what is in ci/: each lane, machine and control, by whatever name.
 
-use crate::lane::cases::{Cases, QUEUE, STRESS, cases};
+use crate::lane::cases::{Cases, EXAMPLE_SUITE, QUEUE, STRESS, cases};
 use crate::lane::controls::Controls;
 use crate::lane::head::names;
 use crate::lane::spec::Lane;
@@ -100,4 +100,17 @@ fn the_modules_have_the_cases_that_are_listed() {
             .collect();
         assert_eq!(have, cases(module), "{module}");
     }
+}
+
+#[test]
+fn the_example_has_the_kunit_cases_that_are_listed() {
+    let path = checkout().join("rust-module/example/kunit.rs");
+    let text = fs::read_to_string(path).unwrap();
+    assert!(text.contains(&format!("#[kunit_tests({EXAMPLE_SUITE})]\n")));
+    let case = Regex::new(r"#\[test\]\n    fn (\w+)\(").unwrap();
+    let have: Vec<&str> = case
+        .captures_iter(&text)
+        .map(|c| c.extract::<1>().1[0])
+        .collect();
+    assert_eq!(have, cases(EXAMPLE_SUITE));
 }

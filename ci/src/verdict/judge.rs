@@ -6,7 +6,7 @@ use crate::facts::boot::{BootFacts, CaseFacts};
 use crate::facts::scan::Finding;
 use crate::facts::suite::{Status, Suite};
 use crate::guest::boot::Ending;
-use crate::lane::cases::{Cases, QUEUE, STRESS, Selection};
+use crate::lane::cases::{Cases, EXAMPLE_SUITE, QUEUE, STRESS, Selection};
 use crate::lane::plan::{EXAMPLE, FAILING, MAIN, Plan, STRESS_CASE};
 use crate::lane::spec::{Boot, Control, Lane, Load, Queue, Skips};
 use crate::verdict::check::{Check, Found};
@@ -112,6 +112,10 @@ pub fn judge_main_boot(
     };
     let mut kunit = lane.kunit.clone();
     kunit.retain(|suite, _| expected.has(suite));
+    // Where the example is loaded its suite runs, but for runs of a time when it had none.
+    if plan.has(EXAMPLE) && !known.of(EXAMPLE_SUITE).is_empty() {
+        kunit.insert(EXAMPLE_SUITE.to_owned(), BTreeSet::new());
+    }
     let kunit = (&kunit, &Skips::new());
     let findings = facts.findings.clone();
     let (boot, mut checks) = judge_shared_demands(name, lane, &expected, kunit, facts, findings);
@@ -128,10 +132,10 @@ pub fn judge_main_boot(
             checks.push(Check::new(format!("{name}: pages obtained"), result));
         }
     }
+    for case in [QUEUE, EXAMPLE].into_iter().filter(|c| plan.has(c)) {
+        checks.push(check_loaded(name, facts, case));
+    }
     if let Some(wanted) = &plan.queue {
-        for case in [QUEUE, EXAMPLE].into_iter().filter(|c| plan.has(c)) {
-            checks.push(check_loaded(name, facts, case));
-        }
         let skips = &wanted.skips;
         let module = (QUEUE, QUEUE);
         report.queue = judge_module(name, module, &expected, skips, facts, &mut checks);

@@ -3,7 +3,7 @@ use super::*;
 use crate::base::exit::stage;
 use crate::facts::boot::{ENDING, Ended};
 use crate::facts::scan::Rules;
-use crate::lane::cases::cases;
+use crate::lane::cases::{EXAMPLE_SUITE, cases};
 use crate::verdict::tally::Tally;
 use std::fs;
 use std::time::Duration;
@@ -119,13 +119,18 @@ fn judged_as(
 const LOCKS: &str = " debug_locks:                             1\n";
 
 fn kunit() -> String {
-    let names = cases(SUITE).iter().enumerate();
+    kunit_of(SUITE)
+}
+
+/// What KUnit leaves of a suite, every one of its cases ok.
+fn kunit_of(suite: &str) -> String {
+    let names = cases(suite).iter().enumerate();
     let oks: String = names
         .map(|(i, n)| format!("    ok {} {n}\n", i + 1))
         .collect();
-    let count = cases(SUITE).len();
+    let count = cases(suite).len();
     format!(
-        "KTAP version 1\n1..1\n    KTAP version 1\n    # Subtest: {SUITE}\n    1..{count}\n{oks}ok 1 {SUITE}\n"
+        "KTAP version 1\n1..1\n    KTAP version 1\n    # Subtest: {suite}\n    1..{count}\n{oks}ok 1 {suite}\n"
     )
 }
 
@@ -197,7 +202,8 @@ fn the_queue_must_pass_and_free_its_objects() {
     let judged = |from: &str, to: &str| {
         assert!(console.contains(from), "{from}");
         let console = console.replacen(from, to, 1);
-        judged_in(&lane, console, Ending::Done, LOCKS, &kunit()).result()
+        let kunit = kunit() + &kunit_of(EXAMPLE_SUITE);
+        judged_in(&lane, console, Ending::Done, LOCKS, &kunit).result()
     };
     judged("freed=9", "freed=9").unwrap();
     let failed = failing.replace("ok 9 peak", "not ok 9 peak");
@@ -330,7 +336,9 @@ fn cases_are_held_against_their_names() {
         ("pages/task,pages/nmi", false),
         ("pages/nmi", false),
         ("pages/*", false),
-        ("pages/task,kunit/*", true),
+        ("pages/task,kunit/no_locks_*,kunit/slots_*", true),
+        // The example's suite did not run.
+        ("pages/task,kunit/*", false),
     ] {
         let selection = Selection::parse(list).unwrap();
         let plan = Plan::stress(&lane, &BTreeMap::new(), Some(&selection)).unwrap();
@@ -419,7 +427,7 @@ fn a_later_boot_is_judged_by_its_own_skips_and_without_its_controls() {
 
 /// Only the queue is loaded, and lockdep must still be there.
 #[test]
-fn a_soak_needs_lockdep_and_its_objects() {
+fn a_soak_needs_lockdep_its_objects_and_the_suite_of_the_example() {
     let lane = lane();
     let soak = Plan::soak(&lane, 9);
     let said = "# peak: cpus=4 pushed=9 listed=0 ms=1\n# objects: freed=9 corrupt=0";
@@ -428,13 +436,21 @@ fn a_soak_needs_lockdep_and_its_objects() {
         "[ 1.8] NOLOCKS: case nolocks_example begin\n[ 1.9] NOLOCKS: case nolocks_example rc=0\n";
     let console = format!("{BOOTED}{queue}{example}{DONE}");
     let silent = LOCKS.replace('1', "0");
-    for (console, locks, green) in [
-        (console.clone(), LOCKS, true),
-        (console.clone(), silent.as_str(), false),
-        (console.replace("freed=9", "freed=8"), LOCKS, false),
+    let both = kunit() + &kunit_of(EXAMPLE_SUITE);
+    let failed = both.replace("    ok 2 box", "    not ok 2 box");
+    let failed = failed.replace(
+        &format!("\nok 1 {EXAMPLE_SUITE}"),
+        &format!("\nnot ok 1 {EXAMPLE_SUITE}"),
+    );
+    for (console, locks, kunit, green) in [
+        (console.clone(), LOCKS, &both, true),
+        (console.clone(), silent.as_str(), &both, false),
+        (console.replace("freed=9", "freed=8"), LOCKS, &both, false),
+        (console.clone(), LOCKS, &kunit(), false),
+        (console.clone(), LOCKS, &failed, false),
     ] {
-        let tally = judged_as(&lane, &soak, console, Ending::Done, locks, &kunit());
-        assert_eq!(tally.result().is_ok(), green, "{locks}");
+        let tally = judged_as(&lane, &soak, console, Ending::Done, locks, kunit);
+        assert_eq!(tally.result().is_ok(), green, "{locks}{kunit}");
     }
 }
 

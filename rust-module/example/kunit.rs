@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How each part of the library is used by safe code, as a KUnit suite that runs when the module is
+//! loaded. In a kernel without KUnit nothing is left of it.
+
+use kernel::prelude::*;
+
+// An assertion that fails ends the task and drops nothing, so no guard and no queue lives until one.
+#[kunit_tests(page_alloc_nolocks_rust)]
+mod tests {
+    use kernel::{
+        alloc::flags::__GFP_NOWARN,
+        interrupt::local_interrupt_disable,
+        page::PAGE_SIZE,
+        prelude::*,
+        sync::{
+            rcu,
+            Arc, //
+        },
+        time::{
+            delay::fsleep,
+            Delta, //
+        }, //
+    };
+
+    use crate::{
+        nolocks::{
+            alloc::{
+                NoLocksBox,
+                NoLocksVec, //
+            },
+            page::{
+                alloc_page_nolocks,
+                NoLocksFlags,
+                NoLocksPage, //
+            },
+            raw_spin_lock::{
+                new_raw_spin_lock,
+                RawSpinLock, //
+            },
+            slots::PageSlots, //
+        },
+        queue::{
+            impl_has_bulk_head,
+            BulkHead,
+            BulkQueue,
+            DropQueue,
+            RcuPointer,
+            Stats, //
+        },
+    };
+
+    const NAME: &CStr = c"nolocks_example_kunit";
+
+    struct Entry {
+        head: BulkHead,
+        value: u64,
+    }
+
+    impl_has_bulk_head! {
+        impl HasBulkHead for Entry { self.head }
+    }
+
+    fn entry(value: u64) -> Result<KBox<Entry>> {
+        let head = BulkHead::new();
+        Ok(KBox::new(Entry { head, value }, GFP_KERNEL)?)
+    }
+
+    /// A page is had, filled and given back where `PREEMPT_RT` has nothing but the slots.
+    #[test]
+    fn page_under_raw_spinlock() -> Result {
+        let _slots = PageSlots::register(1)?;
+        let place: Pin<KBox<RawSpinLock<Option<NoLocksPage>>>> =
+            KBox::pin_init(new_raw_spin_lock!(None, "nolocks_example_page"), GFP_KERNEL)?;
+        let (fits, refused) = {
+            let mut place = place.lock();
+            let page = place.insert(alloc_page_nolocks(NoLocksFlags::NONE.zeroed())?);
+            (page.write(0, b"all"), page.write(PAGE_SIZE - 2, b"all"))
+        };
+        let is_kept = {
+            let mut place = place.lock();
+            place.take().is_some()
+        };
+        assert_eq!(fits, Ok(()));
+        assert_eq!(refused, Err(EINVAL));
+        assert!(is_kept);
+        Ok(())
+    }
+
+    /// A box has a page of its own, and holds no more than fits in one.
+    #[test]
+    fn box_in_a_page() -> Result {
+        let mut bytes = NoLocksBox::<[u8; PAGE_SIZE]>::zeroed(__GFP_NOWARN)?;
+        bytes[PAGE_SIZE - 1] = 7;
+        assert_eq!(bytes.iter().map(|byte| u32::from(*byte)).sum::<u32>(), 7);
+        assert!(NoLocksBox::<[u8; PAGE_SIZE + 1]>::zeroed(__GFP_NOWARN).is_err());
+        Ok(())
+    }
+
+    /// A vector asks for its room at the start, and never moves.
+    #[test]
+    fn vector_in_a_page() -> Result {
+        const ROOM: usize = PAGE_SIZE / size_of::<usize>();
+        let mut list = NoLocksVec::<usize>::with_capacity(ROOM, __GFP_NOWARN)?;
+        for n in 0..ROOM {
+            list.push(n, __GFP_NOWARN)?;
+        }
+        assert!(list.push(ROOM, __GFP_NOWARN).is_err());
+        assert!((0..ROOM).eq(list.iter().copied()));
+        Ok(())
+    }
+
+    /// Guards go in any order, and a token stands in for disabling interrupts once more.
+    #[test]
+    fn guards_in_any_order() -> Result {
+        let one: Pin<KBox<RawSpinLock<u32>>> =
+            KBox::pin_init(new_raw_spin_lock!(0, "nolocks_example_one"), GFP_KERNEL)?;
+        let other: Pin<KBox<RawSpinLock<u32>>> =
+            KBox::pin_init(new_raw_spin_lock!(0, "nolocks_example_other"), GFP_KERNEL)?;
+        let first = one.lock();
+        let mut second = other.lock();
+        drop(first);
+        *second += 1;
+        let is_busy = other.try_lock().is_none();
+        drop(second);
+        let token = local_interrupt_disable();
+        let value = *other.lock_with(&token);
+        drop(token);
+        assert!(is_busy);
+        assert_eq!(value, 1);
+        Ok(())
+    }
+
+    /// What is replaced under its readers is pushed to a queue, or waited for.
+    #[test]
+    fn pointer_replaced_under_readers() -> Result {
+        let queue = BulkQueue::new(NAME)?;
+        let place = RcuPointer::new(entry(1)?);
+        let found = place.get(&rcu::read_lock()).map(|entry| entry.value);
+        if let Some(old) = place.replace(entry(2)?) {
+            queue.push(old);
+        }
+        let taken = place.take().map(|old| old.wait().value);
+        let is_empty = place.get(&rcu::read_lock()).is_none();
+        queue.barrier();
+        let freed = queue.stats().freed;
+        drop(queue);
+        assert_eq!(found, Some(1));
+        assert_eq!(taken, Some(2));
+        assert!(is_empty);
+        assert_eq!(freed, 1);
+        Ok(())
+    }
+
+    /// Boxes, vectors and pages go to the same queue. What finds no memory for a block comes back.
+    #[test]
+    fn push_retry_and_flush() -> Result {
+        let queue = BulkQueue::new(NAME)?;
+        queue.push(entry(1)?);
+        if let Err(page) = queue.try_push(alloc_page_nolocks(NoLocksFlags::NONE)?) {
+            drop(page.wait());
+        }
+        queue.push_mightsleep(KVec::from_elem(1u8, 100, GFP_KERNEL)?);
+        if let Err(object) = queue.push_headless(KBox::new(1u64, GFP_KERNEL)?) {
+            if let Err(object) = object.retry(&queue) {
+                drop(object.wait());
+            }
+        }
+        queue.flush();
+        // Nobody need wait for it: a minute is for what never comes.
+        for _ in 0..6000 {
+            if queue.backlog() == 0 {
+                break;
+            }
+            fsleep(Delta::from_millis(10));
+        }
+        let Stats {
+            pushed,
+            freed,
+            twice,
+            ..
+        } = queue.stats();
+        drop(queue);
+        // Those that came back for want of memory are not among them.
+        assert!((1..=4).contains(&pushed));
+        assert_eq!(freed, pushed);
+        assert_eq!(twice, 0);
+        Ok(())
+    }
+
+    /// An `Arc` cannot be pushed, but in a box: that reference is dropped after a grace period.
+    #[test]
+    fn destructors_after_a_grace_period() -> Result {
+        let queue = DropQueue::new(NAME)?;
+        let shared = Arc::new(1u64, GFP_KERNEL)?;
+        queue.push_mightsleep(KBox::new(shared.clone(), GFP_KERNEL)?);
+        queue.wait_until_empty();
+        drop(queue);
+        assert!(Arc::into_unique_or_drop(shared).is_some());
+        Ok(())
+    }
+}
