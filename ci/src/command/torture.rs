@@ -20,7 +20,7 @@ use anyhow::{Context, Result, ensure};
 use regex::Regex;
 use serde::Serialize;
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env::consts::ARCH;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -78,6 +78,8 @@ struct Side {
     /// How many objects of kmalloc_nolock() came of how many: slub_kunit's by kprobe or perf event, and
     /// the BPF program's.
     nolock: BTreeMap<String, (u64, u64)>,
+    /// How often each work of kvfree_rcu() was said to have kept a CPU for 10 ms.
+    hogs: BTreeMap<String, u64>,
     scales: BTreeMap<String, Scale>,
 }
 
@@ -126,6 +128,13 @@ pub fn run(job: &Job) -> Result<()> {
                     machine.name
                 ),
                 no_worse(before, &after),
+            )?;
+            tally.check(
+                &format!(
+                    "{}: rcuscale {set}: at most 1 MB more than without the series",
+                    machine.name
+                ),
+                no_larger(before, &after),
             )?;
         }
         results.insert(machine.name.as_str(), sides);
@@ -241,13 +250,14 @@ fn side(
             )
         })
     });
-    counting.boot("scale", &lines.collect::<String>(), Duration::ZERO)?;
+    let scaled = counting.boot("scale", &lines.collect::<String>(), Duration::ZERO)?;
     let timed = counting.read_facts("scale")?;
     tally.take(&judge_boot(&format!("{}: scale", lane.name), &timed));
     let mut nolock = nolock(&outcome.console)?;
     nolock.extend(storage(&facts).map(|share| (STORAGE.to_owned(), share)));
     Ok(Side {
         nolock,
+        hogs: hogs(&(outcome.console + &scaled.console))?,
         scales: scales(&timed)?,
     })
 }
@@ -291,6 +301,17 @@ fn nolock(console: &str) -> Result<BTreeMap<String, (u64, u64)>> {
     .expect("a constant pattern");
     line.captures_iter(console)
         .map(|c| Ok((c[1].to_owned(), (c[3].parse()?, c[2].parse()?))))
+        .collect()
+}
+
+/// The last line of each work has the count.
+fn hogs(console: &str) -> Result<BTreeMap<String, u64>> {
+    let line = Regex::new(
+        r"workqueue: (fill_page_cache_func|kfree_rcu_\w+) hogged CPU for >10000us (\d+) times",
+    )
+    .expect("a constant pattern");
+    line.captures_iter(console)
+        .map(|c| Ok((c[1].to_owned(), c[2].parse()?)))
         .collect()
 }
 
@@ -342,7 +363,16 @@ fn no_worse(before: &Scale, after: &Scale) -> Result<()> {
     Ok(())
 }
 
-/// Header and rows of the table: shares of slub_kunit's allocations, and medians of rcuscale's times.
+/// rcuscale counts in MB, and finds one more or less from run to run.
+fn no_larger(before: &Scale, after: &Scale) -> Result<()> {
+    let [before, after] = [before, after].map(|scale| median(&scale.mb).context("it did not run"));
+    let (before, after) = (before?, after?);
+    ensure!(after <= before + 1, "{after} MB, and {before} MB without");
+    Ok(())
+}
+
+/// Header and rows of the table: shares of slub_kunit's allocations, works that kept a CPU, and medians of
+/// rcuscale's times.
 fn rows(without: &Side, with: &Side) -> (Vec<String>, Vec<Vec<String>>) {
     let header = ["", "without", "with", "ratio"].map(str::to_owned).to_vec();
     let share = |side: &Side, by: &str| match side.nolock.get(by) {
@@ -363,6 +393,12 @@ fn rows(without: &Side, with: &Side) -> (Vec<String>, Vec<Vec<String>>) {
             format!("{:.1} ms, {mb} MB", ns as f64 / 1e6)
         })
     };
+    let works: BTreeSet<&String> = without.hogs.keys().chain(with.hogs.keys()).collect();
+    for work in works {
+        let times = |side: &Side| side.hogs.get(work).copied().unwrap_or(0).to_string();
+        let name = format!("{work}() hogged a CPU");
+        rows.push(vec![name, times(without), times(with), String::new()]);
+    }
     for (set, after) in &with.scales {
         let before = without.scales.get(set);
         let ratio = before.and_then(|before| ratio(before, after));
@@ -448,6 +484,13 @@ mod tests {
         assert!(no_worse(before, before).is_ok());
         assert!(no_worse(before, &slower).is_err());
         assert!(no_worse(before, &Scale::default()).is_err());
+        let larger = |mb| Scale {
+            mb: vec![mb],
+            ..Scale::default()
+        };
+        assert!(no_larger(before, &larger(3)).is_ok());
+        assert!(no_larger(before, &larger(4)).is_err());
+        assert!(no_larger(before, &Scale::default()).is_err());
         assert!(super::scales(&facts(&console.replace("single.4", "other"))).is_err());
     }
 
@@ -471,6 +514,20 @@ mod tests {
             let found = [none, some, nearly_all].map(|gets: Gets| gets(share).is_ok());
             assert_eq!(found, [is_none, is_some, is_nearly_all], "{share:?}");
         }
+    }
+
+    #[test]
+    fn the_last_count_of_a_work_that_hogs_a_cpu_is_read() {
+        let line = |work, n| {
+            format!(
+                "[ 1.0] workqueue: {work} hogged CPU for >10000us {n} times, consider switching to WQ_UNBOUND\n"
+            )
+        };
+        let said = line("fill_page_cache_func", 1)
+            + &line("vmstat_shepherd", 5)
+            + &line("fill_page_cache_func", 3);
+        let of = BTreeMap::from([("fill_page_cache_func".to_owned(), 3)]);
+        assert_eq!(hogs(&said).unwrap(), of);
     }
 
     #[test]
