@@ -82,6 +82,7 @@ bool nolocks_page_is_cma(struct page *page);
 unsigned int nolocks_pcp_cma_pages(struct page *page);
 
 void nolocks_spoil_page(struct page *page);
+void nolocks_pool_page(struct page *page);
 struct page *nolocks_alloc_tail(void);
 
 #endif

@@ -75,7 +75,7 @@ module! {
     params: {
         control: u32 {
             default: 0,
-            description: "1 GFP_ATOMIC under a raw spinlock, 2 a trylock of a spinlock_t under pi_lock, 3 GFP_KERNEL under a raw spinlock, 4 a leaked page, 5 a page handed out twice, 6 a trylock that fails, in an NMI, 7 a page freed that still has a mapping, 8 a tail page freed",
+            description: "1 GFP_ATOMIC under a raw spinlock, 2 a trylock of a spinlock_t under pi_lock, 3 GFP_KERNEL under a raw spinlock, 4 a leaked page, 5 a page handed out twice, 6 a trylock that fails, in an NMI, 7 a page freed that still has a mapping, 8 a tail page freed, 9 a page freed that is page_pool's",
         },
     },
 }
@@ -86,6 +86,7 @@ module! {
 )]
 extern "C" {
     fn nolocks_spoil_page(page: *mut bindings::page);
+    fn nolocks_pool_page(page: *mut bindings::page);
     fn nolocks_alloc_tail() -> *mut bindings::page;
 }
 
@@ -100,10 +101,11 @@ impl kernel::Module for Control {
             4 => ktap::run(&(), &[("ledger", leaked)], &Chosen::ALL, 0)?,
             5 => ktap::run(&(), &[("ledger", handed_out_twice)], &Chosen::ALL, 0)?,
             6 => ktap::run(&(), &[("locks", failed_trylock)], &Chosen::ALL, 0)?,
-            7 => free_bad(spoilt)?,
+            7 => free_bad(|| marked(nolocks_spoil_page))?,
             8 => free_bad(tail)?,
+            9 => free_bad(|| marked(nolocks_pool_page))?,
             control => {
-                pr_err!("control={control} is no control: give control=1 to control=8\n");
+                pr_err!("control={control} is no control: give control=1 to control=9\n");
                 return Err(EINVAL);
             }
         }
@@ -217,14 +219,14 @@ fn failed_trylock(_: &()) -> Result<Outcome> {
     Ok(tally.check(Context::Nmi, "alloc", Outcome::Passed))
 }
 
-/// A page that is somebody's mapping yet.
-fn spoilt() -> *mut bindings::page {
+/// A page that says that it is still in use.
+fn marked(mark: unsafe extern "C" fn(*mut bindings::page)) -> *mut bindings::page {
     // SAFETY: This is a task that may sleep.
     let page = unsafe { bindings::alloc_pages(bindings::GFP_KERNEL, 0) };
 
     if !page.is_null() {
         // SAFETY: The page is ours.
-        unsafe { nolocks_spoil_page(page) };
+        unsafe { mark(page) };
     }
     page
 }

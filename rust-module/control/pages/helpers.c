@@ -2,6 +2,7 @@
 
 #include <linux/gfp.h>
 #include <linux/mm.h>
+#include <linux/poison.h>
 
 #include "../../harness/context.c"
 #include "../../harness/oracle.c"
@@ -11,6 +12,12 @@
 void nolocks_spoil_page(struct page *page)
 {
 	page->mapping = (struct address_space *)PAGE_SIZE;
+}
+
+/* As page_pool marks its own. */
+void nolocks_pool_page(struct page *page)
+{
+	page->pp_magic = PP_SIGNATURE;
 }
 
 /* The second page of two, which count as one, as if somebody had it. */
