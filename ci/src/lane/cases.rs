@@ -12,6 +12,8 @@ use std::sync::LazyLock;
 
 pub const STRESS: &str = "nolocks_stress";
 pub const QUEUE: &str = "nolocks_queue_stress";
+/// KUnit's, of the series.
+pub const KUNIT: &str = "page_alloc_no_locks";
 /// KUnit's, of the module that is the example.
 pub const EXAMPLE_SUITE: &str = "page_alloc_nolocks_rust";
 pub const NO_KUNIT: &str = "kunit.enable=0";
@@ -193,8 +195,6 @@ mod tests {
     use super::*;
     use crate::base::exit::stage;
     use proptest::prelude::*;
-
-    const KUNIT: &str = "page_alloc_no_locks";
 
     fn select(list: &str) -> Selection {
         Selection::parse(list).unwrap()

@@ -252,6 +252,15 @@ impl Setting {
         kernel::error::to_result(written as c_int)
     }
 
+    /// Does something while it is `value`. Afterwards it is what it was, also if that fails.
+    pub(crate) fn during<T>(&self, value: &[u8], work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let (old, length) = self.read()?;
+        let result = self.write(value).and_then(|()| work());
+        let restored = self.write(&old[..length]);
+        let result = result?;
+        restored.map(|()| result)
+    }
+
     /// What is in the file, and how much that is.
     pub(crate) fn read(&self) -> Result<([u8; Self::LENGTH], usize)> {
         let mut value = [0; Self::LENGTH];
@@ -292,13 +301,9 @@ impl Limit {
         }
     }
 
-    /// Does something while it is `value`. Afterwards it is what it was, also if that fails.
+    /// As [`Setting::during()`].
     pub(crate) fn during<T>(&self, value: &[u8], work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let (old, length) = self.0.read()?;
-        let result = self.0.write(value).and_then(|()| work());
-        let restored = self.0.write(&old[..length]);
-        let result = result?;
-        restored.map(|()| result)
+        self.0.during(value, work)
     }
 
     /// That `value` is refused, and changes nothing.

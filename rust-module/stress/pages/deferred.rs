@@ -50,7 +50,8 @@ use crate::{
     threads,
     vm::{
         self,
-        Events, //
+        Events,
+        Setting, //
     }, //
 };
 
@@ -238,6 +239,12 @@ fn beside_dying() -> Result<Option<Away>> {
 /// Pages of one CPU that another frees with `free_pages_nolock()` do not make its lists longer than
 /// `__free_pages()` would: at most `pcp->high` and a batch.
 pub(crate) fn pcp_high(env: &Env) -> Result<Outcome> {
+    // As small as they come: a list could have all that is freed here before it had too much.
+    Setting::open(c"/proc/sys/vm/percpu_pagelist_high_fraction")?
+        .during(b"1000000", || beyond_pcp_high(env))
+}
+
+fn beyond_pcp_high(env: &Env) -> Result<Outcome> {
     const PAGES: usize = 40_000;
     let cpus = threads::online_cpus().get();
     let pages = KBox::pin_init(new_mutex!(Pile::new(PAGES)?), GFP_KERNEL)?;

@@ -5,6 +5,7 @@ use crate::command::mutants::list::Mutant;
 use crate::command::mutants::tried::Fate;
 use crate::facts::boot::BootFacts;
 use crate::facts::scan::Rules;
+use crate::facts::suite::Status;
 use crate::guest::boot::Ending;
 use anyhow::Result;
 use regex::Regex;
@@ -62,9 +63,28 @@ pub fn judge_batch<'a>(
     Ok(all)
 }
 
+/// What a boot shows whose KUnit runs one case.
+pub fn judge_kunit(rules: &Rules, boot: &BootFacts) -> Fate {
+    let report = boot.findings.iter().find(|f| rules.is_report(f));
+    let suites = boot.kunit.as_deref().unwrap_or_default();
+    let mut cases = suites.iter().flat_map(|suite| &suite.cases);
+    match (cases.next(), report, &boot.ending) {
+        (Some(case), _, _) if case.status == Status::Fail => Fate::Caught(case.name.clone()),
+        (_, Some(report), _) => Fate::Caught(format!("{}: {}", report.rule, report.line.trim())),
+        (Some(case), _, _) if case.status == Status::Skip => {
+            Fate::Broken(format!("{} was skipped", case.name))
+        }
+        (Some(_), _, _) => Fate::Survived,
+        (None, _, Ending::Done) => Fate::Broken("KUnit left nothing".into()),
+        (None, _, Ending::Hung(..)) => Fate::Caught("a case that never ends".into()),
+        (None, _, _) => Fate::Caught("the machine's end".into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guest::boot::Phase;
     use std::fs;
     use std::time::Duration;
 
@@ -131,5 +151,35 @@ mod tests {
         let died = part("m1", ok, "0") + &died.replace("m1", "m2");
         assert_eq!(verdicts(&died, hung), [Fate::Survived]);
         assert!(verdicts("", hung).is_empty());
+    }
+
+    #[test]
+    fn a_case_of_kunit_must_fail() {
+        let rules = Rules::builtin().unwrap();
+        let fate = |line: &str, console: &str, ending| {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("console.txt"), console).unwrap();
+            fs::create_dir(dir.path().join("out")).unwrap();
+            let suite = "KTAP version 1\n1..1\n    KTAP version 1\n    # Subtest: s\n    1..1\n";
+            let not = if line.contains("not") { "not " } else { "" };
+            let text = format!("{suite}    {line}\n{not}ok 1 s\n");
+            let text = if line.is_empty() { "" } else { &text };
+            fs::write(dir.path().join("out/kunit.txt"), text).unwrap();
+            let facts = BootFacts::read(dir.path(), &rules).unwrap();
+            judge_kunit(&rules, &BootFacts { ending, ..facts })
+        };
+        let caught = |by: &str| Fate::Caught(by.to_owned());
+        assert_eq!(fate("not ok 1 a", "", Ending::Done), caught("a"));
+        assert_eq!(fate("ok 1 a", "", Ending::Done), Fate::Survived);
+        assert!(matches!(fate("ok 1 a", BUG, Ending::Done), Fate::Caught(_)));
+        assert!(matches!(
+            fate("ok 1 a # SKIP why", "", Ending::Done),
+            Fate::Broken(_)
+        ));
+        assert!(matches!(fate("", "", Ending::Done), Fate::Broken(_)));
+        assert!(matches!(
+            fate("", BUG, Ending::Died(Phase::Run)),
+            Fate::Caught(_)
+        ));
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The bugs that a case of a stress module must find, as modules of their own in as few boots as they leave
-//! a machine for; and those of the series, which the same modules must find in a kernel that has the bug.
+//! a machine for.
 
 use crate::base::cache;
 use crate::base::exit::{Exit, OrExit, fail};
@@ -12,12 +12,13 @@ use crate::build::modules::{Modules, module_make};
 use crate::command::args::Where;
 use crate::command::job::Job;
 use crate::command::mutants::copy::{copy_tree, write_changed};
-use crate::command::mutants::judge::judge_batch;
-use crate::command::mutants::list::{Mutant, UNCHANGED};
+use crate::command::mutants::judge::{judge_batch, judge_kunit};
+use crate::command::mutants::list::{Mutant, Stress, UNCHANGED};
 use crate::command::mutants::series::build_changed;
 use crate::command::mutants::tried::{Fate, KERNEL, SERIES, Tried, record};
 use crate::facts::scan::Rules;
 use crate::guest::boot::PhaseLimits;
+use crate::lane::cases::{KUNIT, NO_KUNIT};
 use crate::lane::spec::Lane;
 use crate::run::ready::Ready;
 use anyhow::Result;
@@ -46,38 +47,36 @@ pub fn try_in_kernel(
     let [(lane, build)] = &builds[..] else {
         return Err(fail(Exit::Usage, "make mutants takes one lane"));
     };
-    let unchanged = unchanged_modules(mutants)?;
-    let everything: Vec<&Mutant> = unchanged.iter().chain(mutants.iter().copied()).collect();
-    let (modules, mut left, log) = build_modules(job, lane, build, run, &everything)?;
+    let (series, others): (Vec<&Mutant>, Vec<&Mutant>) =
+        mutants.iter().copied().partition(|m| m.is_of_series());
+    let with_modules = mutants.iter().filter(|m| m.module != Stress::Kunit);
+    let with_modules: Vec<&Mutant> = with_modules.copied().collect();
+    let unchanged = unchanged_modules(&with_modules)?;
+    let everything: Vec<&Mutant> = unchanged.iter().chain(with_modules).collect();
+    let (modules, built, log) = build_modules(job, lane, build, run, &everything)?;
     for mutant in &everything {
-        if !left.iter().any(|m| m.name == mutant.name) {
+        if !built.contains(&&*mutant.name) {
             let why = Fate::Broken(format!("it does not compile: {}", log.display()));
             found.push(Tried::new(mutant, KERNEL, why, Duration::ZERO));
         }
     }
     record(run, found)?;
-    let names: Vec<&str> = left.iter().map(|m| m.name.as_str()).collect();
-    let ready_with = |folder: &Path, kernel: &Path, names: &[&str]| -> Result<Ready> {
-        let mut ready = Ready::new(&job.cache, folder, lane, kernel, Some((&modules, names)))?;
-        // The cases of the modules are to find them.
-        ready.guest.cmdline.push("kunit.enable=0".to_owned());
-        Ok(ready)
-    };
-    let ready = ready_with(run, &build.dir, &names)?;
+    let mut left: Vec<&Mutant> = unchanged.iter().chain(others).collect();
+    left.retain(|m| built.contains(&&*m.name));
+    let mut ready = Ready::new(&job.cache, run, lane, &build.dir, Some((&modules, &built)))?;
+    // The cases of the modules are to find them.
+    ready.guest.cmdline.push(NO_KUNIT.to_owned());
     let rules = Rules::builtin()?;
     let mut progress = Progress::new("mutants in the kernel", left.len() as u64);
     for boot in 1.. {
-        // Those that ruin the machine come last, but for those that are one.
-        left.sort_by_key(|m| (m.is_of_series(), m.alone));
-        let Some(&first) = left.first() else { break };
-        if first.is_of_series() {
-            break;
-        }
+        // Those that ruin the machine come last.
+        left.sort_by_key(|m| m.alone);
+        let Some(first) = left.first() else { break };
         let many = if first.alone { 1 } else { BATCH };
         let batch: Vec<&Mutant> = left
             .iter()
             .copied()
-            .filter(|m| m.alone == first.alone && !m.is_of_series())
+            .filter(|m| m.alone == first.alone)
             .take(many)
             .collect();
         let name = format!("boot-{boot}");
@@ -107,18 +106,11 @@ pub fn try_in_kernel(
         }
         record(run, found)?;
     }
-    for mutant in left {
+    progress.finish("done");
+    for mutant in series {
         let begun = Instant::now();
-        progress.step(&mutant.name);
         let fate = match build_changed(job, lane, &source, build, mutant) {
-            Ok(kernel) => {
-                let ready = ready_with(&run.join(&mutant.name), &kernel, &[&mutant.name])?;
-                boot_batch(&ready, "boot", &[mutant])?;
-                let judged = judge_batch(&rules, &[mutant], &ready.read_facts("boot")?)?;
-                let fate = judged.into_iter().next().map(|(_, fate)| fate);
-                // Its boot did not come as far as the module.
-                fate.unwrap_or(Fate::Caught("the machine's end".into()))
-            }
+            Ok(kernel) => boot_changed(job, run, lane, &kernel, mutant, &modules)?,
             Err(why) => {
                 check_interrupt()?;
                 Fate::Broken(format!("{why:#}"))
@@ -127,8 +119,37 @@ pub fn try_in_kernel(
         found.push(Tried::new(mutant, SERIES, fate, begun.elapsed()));
         record(run, found)?;
     }
-    progress.finish("done");
     Ok(())
+}
+
+/// A module as it is, or KUnit, must find it.
+fn boot_changed(
+    job: &Job,
+    run: &Path,
+    lane: &Lane,
+    kernel: &Path,
+    mutant: &Mutant,
+    modules: &Modules,
+) -> Result<Fate> {
+    let folder = run.join(&mutant.name);
+    let names = [mutant.name.as_str()];
+    let is_kunit = mutant.module == Stress::Kunit;
+    let modules = (!is_kunit).then_some((modules, &names[..]));
+    let mut ready = Ready::new(&job.cache, &folder, lane, kernel, modules)?;
+    ready.guest.cmdline.push(match is_kunit {
+        true => format!("kunit.filter_glob={KUNIT}.{}", mutant.case_names()?[0]),
+        false => NO_KUNIT.to_owned(),
+    });
+    boot_batch(&ready, "boot", &[mutant])?;
+    let facts = ready.read_facts("boot")?;
+    let rules = Rules::builtin()?;
+    if is_kunit {
+        return Ok(judge_kunit(&rules, &facts));
+    }
+    let judged = judge_batch(&rules, &[mutant], &facts)?;
+    // Or its boot did not come as far as the module.
+    let fate = judged.into_iter().next().map(|(_, fate)| fate);
+    Ok(fate.unwrap_or(Fate::Caught("the machine's end".into())))
 }
 
 /// Each module as it is, with all the cases that are to find something.
@@ -139,6 +160,7 @@ fn unchanged_modules(mutants: &[&Mutant]) -> Result<Vec<Mutant>> {
             Some(module) => module.more_cases.extend(mutant.case_names()?),
             None => all.push(Mutant {
                 name: format!("{UNCHANGED}_{}", mutant.module.folder()),
+                file: String::new(),
                 from: String::new(),
                 alone: false,
                 ..(*mutant).clone()
@@ -155,7 +177,7 @@ fn build_modules<'a>(
     build: &Build,
     run: &Path,
     mutants: &[&'a Mutant],
-) -> Result<(Modules, Vec<&'a Mutant>, PathBuf)> {
+) -> Result<(Modules, Vec<&'a str>, PathBuf)> {
     let source = job.cache.dir("mutants/source")?;
     let out = job.cache.dir("mutants/out")?;
     for dir in [&source, &out] {
@@ -193,10 +215,10 @@ fn build_modules<'a>(
     let made = run_logged(&mut make, &log, &mut progress);
     check_interrupt()?;
     let modules = Modules { dir: out };
-    let good: Vec<&Mutant> = mutants
+    let good: Vec<&str> = mutants
         .iter()
-        .copied()
-        .filter(|m| modules.path(&m.name).is_ok())
+        .map(|m| m.name.as_str())
+        .filter(|name| modules.path(name).is_ok())
         .collect();
     progress.finish(&format!("{} built", good.len()));
     if good.is_empty() {
@@ -208,6 +230,7 @@ fn build_modules<'a>(
 fn boot_batch(ready: &Ready, name: &str, batch: &[&Mutant]) -> Result<Duration> {
     let lines: Vec<String> = batch
         .iter()
+        .filter(|m| m.module != Stress::Kunit)
         .map(|m| {
             let params = m.module.params();
             Ok(format!(
