@@ -106,7 +106,7 @@ unsafe impl Allocator for NoLocks {
                 drop(unsafe { page_of(old) });
             }
             // GUARANTEE: Aligned, to `MIN_ALIGN` too, and valid for no bytes at all.
-            let address = layout.align().max(Self::MIN_ALIGN);
+            let address = layout.align().max(<Self as Allocator>::MIN_ALIGN);
             NonNull::new(core::ptr::without_provenance_mut(address)).ok_or(AllocError)?
         } else if layout.size() > PAGE_SIZE
             || layout.align() > PAGE_SIZE

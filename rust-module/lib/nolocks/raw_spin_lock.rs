@@ -18,6 +18,7 @@
 
 use core::{
     cell::UnsafeCell,
+    convert::Infallible,
     marker::PhantomPinned,
     ops::{
         Deref,
@@ -153,17 +154,23 @@ impl<T> RawSpinLock<T> {
         name: &'static CStr,
         key: Pin<&'static LockClassKey>,
     ) -> impl PinInit<Self> {
-        use pin_init::Wrapper;
-
-        pin_init!(Self {
-            // SAFETY: The slot is valid for writes, and both name and key are static.
-            raw <- Opaque::ffi_init(|slot| unsafe {
-                nolocks_raw_spin_lock_init(slot, name.as_char_ptr(), key.as_ptr())
-            }),
-            held: Held::new(),
-            _pin: PhantomPinned,
-            data <- UnsafeCell::pin_init(data),
-        })
+        // Not `pin_init!`: it calls a `Self::__pin_data()`, of which the crate could have another.
+        let init = move |slot: *mut Self| {
+            // SAFETY: The slot, and so each field, is valid for writes and stays where it is. Both name
+            // and key are static.
+            unsafe {
+                nolocks_raw_spin_lock_init(
+                    Opaque::cast_into(&raw const (*slot).raw),
+                    name.as_char_ptr(),
+                    key.as_ptr(),
+                );
+                (&raw mut (*slot).held).write(Held::new());
+                pin_init::raw_init(UnsafeCell::raw_get(&raw const (*slot).data), data);
+            }
+            Ok(())
+        };
+        // SAFETY: Every field that has a size was initialised, the data where it stays pinned.
+        unsafe { pin_init::pin_init_from_closure::<_, Infallible>(init) }
     }
 }
 
