@@ -242,7 +242,7 @@ unsafe impl Owned for NoLocksPage {
     }
 
     fn object(address: NonNull<c_void>) -> (Object, Kind) {
-        NoLocks::object(address)
+        <NoLocks as Reclaimable>::object(address)
     }
 }
 

@@ -150,7 +150,7 @@ impl<R: Policy> BlockPage<R> {
         let block = Block::init(unsafe { slot.as_mut() });
         // INVARIANT: Initialised right above.
         Self {
-            block: block.into(),
+            block: NonNull::from(block),
             _page: page,
         }
     }
@@ -491,7 +491,7 @@ unsafe impl<R: Policy> shard::Platform for Local<R> {
 
     unsafe fn reclaim(&self, kind: Option<Kind>, objects: &mut [Object]) {
         for object in objects.iter() {
-            if Self::ADOPTS && !object::is_page(*object) {
+            if <Self as shard::Platform>::ADOPTS && !object::is_page(*object) {
                 // SAFETY: The caller owns the object, which was adopted, as `ADOPTS` is true.
                 unsafe { nolocks_queue_disown(object.as_ptr()) };
             }
