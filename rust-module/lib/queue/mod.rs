@@ -37,11 +37,12 @@ mod head;
 mod lock;
 pub mod memory;
 mod object;
-pub mod platform;
+mod platform;
 mod pointer;
 mod policy;
 pub mod rcu;
-pub mod shard;
+#[allow(unreachable_pub, reason = "the models take it for a module of theirs")]
+mod shard;
 
 pub use capacity::CAPACITY;
 #[allow(unused_imports, reason = "not every module has objects with a head")]
@@ -69,7 +70,6 @@ pub use policy::{
 };
 pub use shard::Object;
 use shard::{
-    Head,
     Lock,
     Pushed, //
 };
@@ -565,7 +565,7 @@ impl<R: Policy> Queue<R> {
         shard: usize,
         wait: bool,
         address: NonNull<c_void>,
-        head: Option<NonNull<Head>>,
+        head: Option<NonNull<shard::Head>>,
     ) -> Pushed
     where
         R: Accepts<O::Value>,

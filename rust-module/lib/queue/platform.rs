@@ -132,7 +132,7 @@ const ANY_CPU: c_int = bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int;
 /// # Invariants
 ///
 /// `block` points to the start of `page`, where an initialised block is that this owns.
-pub struct BlockPage<R: Policy> {
+pub(super) struct BlockPage<R: Policy> {
     block: NonNull<Block<Local<R>>>,
     /// Frees the memory, in any context.
     _page: NoLocksPage,
@@ -175,7 +175,7 @@ impl<R: Policy> DerefMut for BlockPage<R> {
 }
 
 /// The workqueue that drains.
-pub struct Workqueue(NonNull<bindings::workqueue_struct>);
+pub(super) struct Workqueue(NonNull<bindings::workqueue_struct>);
 
 // SAFETY: A workqueue may be used from anywhere.
 unsafe impl Send for Workqueue {}
@@ -212,7 +212,7 @@ struct Padded<T> {
 
 /// One CPU's part of the queue.
 #[pin_data]
-pub struct Local<R: Policy> {
+pub(super) struct Local<R: Policy> {
     /// Apart from what others than this CPU look at.
     #[pin]
     state: Padded<IrqsaveLock<shard::Shard<Self>>>,
