@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The shape of the code: no circle of files that use each other, in the runner and in each kernel module, no
-//! file too long to be read at one go, and no reason for unsafe code that does not say which requirement it means.
+//! file too long to be read at one go, no reason for unsafe code that does not say which requirement it means, and
+//! no macro that a crate with the library in it could put another in the place of.
 //!
 //! A file uses another if a path in it leads to an item there. To declare a module is no use of it. The tests
 //! in a file are a part of it; those in a file of their own are a file like any other.
@@ -476,6 +477,32 @@ fn a_reason_that_names_none_is_found() {
         // SAFETY: By the safety requirement on `h`.\n";
     let found = reasons(text).into_iter().filter(|(_, r)| names_none(r));
     assert_eq!(Vec::from_iter(found.map(|(line, _)| line)), [1, 4, 7]);
+}
+
+/// Macros that are called by a bare name: if a crate defines one of that name before its modules, it is that one.
+fn bare_macros(text: &str) -> Vec<String> {
+    let tokens = tokens(text);
+    let is_bare = |t: &&[String]| {
+        let is_call = t[2] == "!" && ["(", "[", "{"].contains(&&*t[3]);
+        let is_name = t[1].starts_with(char::is_alphabetic) && !["if", "return"].contains(&&*t[1]);
+        is_call && is_name && t[0] != "::"
+    };
+    tokens
+        .windows(4)
+        .filter(is_bare)
+        .map(|t| t[1].clone())
+        .collect()
+}
+
+#[test]
+fn the_librarys_macros_have_paths() {
+    for file in source_files(&["rust-module/lib"]) {
+        let found = bare_macros(&read(&file).unwrap());
+        assert!(found.is_empty(), "{}: {found:?}", file.display());
+    }
+    let text =
+        "macro_rules! m { () => { core::panic!() }; }\nif !(a != b[0]) { assert!(!a) }\n// f!()\n";
+    assert_eq!(bare_macros(text), ["assert"]);
 }
 
 /// The uses of a tree that is made up.

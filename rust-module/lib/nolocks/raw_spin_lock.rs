@@ -177,7 +177,7 @@ impl<T> RawSpinLock<T> {
 /// Without this two guards would exist, and two exclusive references.
 #[cold]
 fn locked_twice() -> ! {
-    panic!("a raw spinlock is taken by who holds it")
+    core::panic!("a raw spinlock is taken by who holds it")
 }
 
 impl<T: ?Sized> RawSpinLock<T> {
@@ -220,7 +220,7 @@ impl<T: ?Sized> RawSpinLock<T> {
         &'a self,
         _disabled: &'a LocalInterruptDisabled,
     ) -> RawSpinLockGuard<'a, T, false> {
-        if cfg!(CONFIG_PREEMPTION) {
+        if core::cfg!(CONFIG_PREEMPTION) {
             // SAFETY: Every `RawSpinLock` was initialised by `new()`.
             unsafe { nolocks_raw_spin_lock(self.raw.get()) };
         } else {
@@ -241,7 +241,7 @@ impl<T: ?Sized> RawSpinLock<T> {
         &'a self,
         _disabled: &'a LocalInterruptDisabled,
     ) -> Option<RawSpinLockGuard<'a, T, false>> {
-        let taken = if cfg!(CONFIG_PREEMPTION) {
+        let taken = if core::cfg!(CONFIG_PREEMPTION) {
             // SAFETY: Every `RawSpinLock` was initialised by `new()`.
             unsafe { nolocks_raw_spin_trylock(self.raw.get()) }
         } else {
@@ -267,7 +267,7 @@ impl<T: ?Sized> RawSpinLock<T> {
 /// `lock_with()` or `try_lock_with()`.
 #[inline]
 unsafe fn unlock<const COUNTED: bool>(raw: *mut bindings::raw_spinlock_t) {
-    if COUNTED || !cfg!(CONFIG_PREEMPTION) {
+    if COUNTED || !core::cfg!(CONFIG_PREEMPTION) {
         // SAFETY: By the requirement on the owner, interrupts were disabled with the lock.
         unsafe { nolocks_raw_spin_unlock_irq_enable(raw) }
     } else {

@@ -70,7 +70,7 @@ impl<T> IrqsaveLock<T> {
         name: &'static CStr,
         key: Pin<&'static LockClassKey>,
     ) -> impl PinInit<Self> {
-        pin_init!(Self {
+        pin_init::pin_init!(Self {
             // SAFETY: The slot is valid for writes, and both name and key are static.
             raw <- Opaque::ffi_init(|slot| unsafe {
                 nolocks_raw_spin_lock_init(slot, name.as_char_ptr(), key.as_ptr())
@@ -101,7 +101,7 @@ impl<T> shard::Lock<T> for IrqsaveLock<T> {
     fn with<R>(&self, func: impl FnOnce(&mut T) -> R) -> R {
         // SAFETY: Initialised in `new()`.
         let flags = unsafe { nolocks_raw_spin_lock_irqsave(self.raw.get()) };
-        assert!(self.held.claim());
+        core::assert!(self.held.claim());
         // SAFETY: Taken right above.
         unsafe { self.run(flags, func) }
     }

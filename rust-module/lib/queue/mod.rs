@@ -201,17 +201,17 @@ impl<R: Policy> kernel::debugfs::Writer for Shards<R> {
     fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stats = self.stats();
 
-        writeln!(f, "pushed {}", stats.pushed)?;
-        writeln!(f, "freed {}", stats.freed)?;
-        writeln!(f, "returned {}", stats.returned)?;
-        writeln!(f, "backlog {}", stats.backlog())?;
-        writeln!(f, "twice {}", stats.twice)?;
-        writeln!(f, "listed {}", stats.listed)?;
-        writeln!(f, "blocks_full {}", stats.full)?;
-        writeln!(f, "blocks_aged {}", stats.aged)?;
-        writeln!(f, "lists {}", stats.lists)?;
-        writeln!(f, "blockless {}", stats.blockless)?;
-        writeln!(f, "drains {}", stats.drains)
+        core::writeln!(f, "pushed {}", stats.pushed)?;
+        core::writeln!(f, "freed {}", stats.freed)?;
+        core::writeln!(f, "returned {}", stats.returned)?;
+        core::writeln!(f, "backlog {}", stats.backlog())?;
+        core::writeln!(f, "twice {}", stats.twice)?;
+        core::writeln!(f, "listed {}", stats.listed)?;
+        core::writeln!(f, "blocks_full {}", stats.full)?;
+        core::writeln!(f, "blocks_aged {}", stats.aged)?;
+        core::writeln!(f, "lists {}", stats.lists)?;
+        core::writeln!(f, "blockless {}", stats.blockless)?;
+        core::writeln!(f, "drains {}", stats.drains)
     }
 }
 
@@ -571,7 +571,7 @@ impl<R: Policy> Queue<R> {
         R: Accepts<O::Value>,
     {
         const {
-            assert!(
+            core::assert!(
                 R::DESTROYS || !needs_drop::<O::Value>(),
                 "an object that a `BulkQueue` frees must have no destructor: that is what `DropQueue` is for"
             )

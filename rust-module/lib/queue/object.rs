@@ -151,7 +151,7 @@ unsafe impl<T, A: Reclaimable> Owned for Box<T, A> {
     #[inline]
     fn address(&self) -> Option<NonNull<c_void>> {
         const {
-            assert!(
+            core::assert!(
                 size_of::<T>() != 0,
                 "an object of no size has no memory to free"
             )
@@ -173,7 +173,7 @@ unsafe impl<T, A: Reclaimable> Owned for Pin<Box<T, A>> {
     #[inline]
     fn address(&self) -> Option<NonNull<c_void>> {
         const {
-            assert!(
+            core::assert!(
                 size_of::<T>() != 0,
                 "an object of no size has no memory to free"
             )

@@ -47,7 +47,6 @@ use kernel::{
             },
             Atomic, //
         },
-        new_mutex,
         Mutex, //
     },
     types::{
@@ -143,7 +142,7 @@ unsafe impl<R: Policy> Send for BlockPage<R> {}
 
 impl<R: Policy> BlockPage<R> {
     fn new(page: NoLocksPage) -> Self {
-        const { assert!(size_of::<Block<Local<R>>>() <= kernel::page::PAGE_SIZE) };
+        const { core::assert!(size_of::<Block<Local<R>>>() <= kernel::page::PAGE_SIZE) };
         let mut slot: NonNull<MaybeUninit<_>> = page.address().cast();
 
         // SAFETY: The page is ours and has room for a block, at the start and so aligned.
@@ -264,15 +263,19 @@ impl<R: Policy> Local<R> {
     unsafe fn init(workqueue: &Workqueue) -> impl PinInit<Self, Error> {
         let workqueue = workqueue.0.as_ptr();
 
-        try_pin_init!(Self {
-            state <- pin_init!(Padded {
+        kernel::try_pin_init!(Self {
+            state <- pin_init::pin_init!(Padded {
                 value <- IrqsaveLock::new(
                     shard::Shard::new(),
                     c"nolocks_queue",
                     kernel::static_lock_class!(),
                 ),
             }),
-            waiting <- new_mutex!(Waiting::new(), "nolocks_queue_waiting"),
+            waiting <- Mutex::new(
+                Waiting::new(),
+                c"nolocks_queue_waiting",
+                kernel::static_lock_class!(),
+            ),
             freed: Atomic::new(0),
             twice: Atomic::new(0),
             shrinkable: Atomic::new(0),
@@ -481,7 +484,7 @@ unsafe impl<R: Policy> shard::Platform for Local<R> {
     }
 
     /// Of what is in a block nobody else keeps a record.
-    const ADOPTS: bool = cfg!(any(CONFIG_DEBUG_OBJECTS, CONFIG_DEBUG_KMEMLEAK));
+    const ADOPTS: bool = core::cfg!(any(CONFIG_DEBUG_OBJECTS, CONFIG_DEBUG_KMEMLEAK));
 
     fn adopt(&self, object: Object) -> bool {
         // Neither debugobjects nor kmemleak knows pages.

@@ -28,10 +28,7 @@ use core::{
         Deref,
         DerefMut, //
     },
-    ptr::{
-        addr_of_mut,
-        NonNull, //
-    },
+    ptr::NonNull, //
 };
 
 use super::capacity::CAPACITY;
@@ -205,10 +202,10 @@ impl<P: Platform> Block<P> {
 
         // SAFETY: Writes within `slot`. INVARIANT: No object is in it.
         unsafe {
-            addr_of_mut!((*block).next).write(None);
-            addr_of_mut!((*block).snapshot).write(None);
-            addr_of_mut!((*block).kind).write(Kind::Slab);
-            addr_of_mut!((*block).len).write(0);
+            (&raw mut (*block).next).write(None);
+            (&raw mut (*block).snapshot).write(None);
+            (&raw mut (*block).kind).write(Kind::Slab);
+            (&raw mut (*block).len).write(0);
         }
         // SAFETY: All fields were written, but for `objects`, which may hold anything.
         unsafe { slot.assume_init_mut() }
