@@ -59,9 +59,8 @@ impl Goal {
 /// What the series may cost those who do not ask for it: a part of what an operation cost, and so many
 /// instructions. The first that fits is an operation's.
 const PRICES: &[(&str, f64, f64)] = &[
-    // What the buddy allocator finds to split and merge differs from boot to boot: 1203 and 1211 were counted
-    // without the series, 1215 to 1235 with it.
-    ("gfp_kernel_order_4", 0.03, 0.0),
+    // What the buddy allocator finds to split and merge differs from boot to boot.
+    ("gfp_kernel_order_4_row", 0.03, 0.0),
     ("gfp_", 0.0, 2.0),
     // Mainline's own is 144, 186 or 335: whether its worker has filled the cache in time, or objects are linked.
     ("kfree_rcu_to_free", 1.0, 0.0),
