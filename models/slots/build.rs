@@ -109,7 +109,15 @@ const BUGS: &[Bug] = &[
             "			model_test_and_clear_bit(cpu, &page_slots_asking, false);\n",
         )],
     ),
-    // The same of the timer.
+    // The thread does not look again where it found too little memory.
+    (
+        "no_second_try",
+        &[(
+            "				cpumask_set_cpu(cpu, &page_slots_asking);\n				if (full)\n",
+            "				if (full)\n",
+        )],
+    ),
+    // As late_clear, of the timer.
     (
         "timer_late_clear",
         &[(

@@ -57,8 +57,8 @@ pub enum Op {
     Lower(usize),
     /// Drain as `page_slots_drain()` does, whatever is usable.
     Drain,
-    /// Fill the slots until nobody asks.
-    Thread,
+    /// Fill the slots until nobody asks, while there is memory or none.
+    Thread { memory: bool },
     /// The timer's function, while there is memory or none.
     Late { memory: bool },
 }
@@ -261,7 +261,8 @@ impl Cpu {
                 self.drain(!usable);
             }
             Op::Drain => self.drain(!0),
-            Op::Thread => {
+            Op::Thread { memory } => {
+                self.memory.set(memory);
                 // SAFETY: As above. It can only be left by unwinding, and has nothing to drop.
                 let thread = || unsafe { ((*self.slots.code).thread)(null()) };
                 let left = catch_unwind(std::panic::AssertUnwindSafe(thread));

@@ -14,6 +14,8 @@ use std::sync::atomic::AtomicUsize;
 enum Fillers {
     /// The thread, while two pops follow, in a task and in an NMI or the other way round.
     Thread,
+    /// The thread while there is no memory, and one pop follows.
+    Short,
     /// The timer as well, while one follows, and while there is memory or none.
     Both { memory: bool },
     /// The timer alone, as the thread was woken where it cannot run.
@@ -42,10 +44,11 @@ fn explore(bug: &'static str, fillers: Fillers) {
         };
         let mut fill = Vec::new();
         if fillers != Fillers::Timer {
-            fill.push(beside(Thread));
+            let memory = fillers != Fillers::Short;
+            fill.push(beside(Thread { memory }));
         }
         match fillers {
-            Fillers::Thread => {}
+            Fillers::Thread | Fillers::Short => {}
             Fillers::Both { memory } => fill.push(beside(Late { memory })),
             Fillers::Timer => fill.push(beside(Late { memory: true })),
         }
@@ -56,9 +59,10 @@ fn explore(bug: &'static str, fillers: Fillers) {
             filler.join().unwrap();
         }
         while fillers != Fillers::Timer && slots.woken.load(Relaxed) {
-            run(Thread);
+            run(Thread { memory: true });
         }
-        while fillers != Fillers::Thread && slots.armed.swap(false, AcqRel) {
+        let timer = matches!(fillers, Fillers::Timer | Fillers::Both { .. });
+        while timer && slots.armed.swap(false, AcqRel) {
             run(Late { memory: true });
         }
         assert_eq!(slots.count(), pops, "nobody fills a slot again");
@@ -76,6 +80,7 @@ fn explore(bug: &'static str, fillers: Fillers) {
 #[test]
 fn what_was_taken_out_comes_back() {
     explore(FAITHFUL, Fillers::Thread);
+    explore(FAITHFUL, Fillers::Short);
     explore(FAITHFUL, Fillers::Both { memory: true });
     explore(FAITHFUL, Fillers::Both { memory: false });
     explore(FAITHFUL, Fillers::Timer);
@@ -88,6 +93,7 @@ fn every_bug_is_found() {
         ("relaxed_pop", Fillers::Thread),
         ("late_clear", Fillers::Thread),
         ("relaxed_clear", Fillers::Thread),
+        ("no_second_try", Fillers::Short),
         ("timer_late_clear", Fillers::Timer),
         ("timer_not_armed_again", Fillers::Both { memory: false }),
     ] {
