@@ -8,7 +8,7 @@ use std::{env, fs};
 const PATCHES: &str = "../../patches";
 
 /// In the order of the file.
-const FUNCTIONS: [&str; 9] = [
+const FUNCTIONS: [&str; 10] = [
     "static struct page *slot_take(",
     "static struct page *slots_push(",
     "static unsigned int drain_slots(",
@@ -18,6 +18,7 @@ const FUNCTIONS: [&str; 9] = [
     "static void page_slots_late_fn(",
     "static void page_slots_irq_work_fn(",
     "struct page *page_slots_pop(",
+    "static void update_cpu(",
 ];
 
 /// A name, and what to replace by what.
@@ -39,6 +40,47 @@ const BUGS: &[Bug] = &[
     ("early_second_look", &[("\t\tsmp_mb__after_atomic();\n", "")]),
     // A drain may look at the slots before others know of it.
     ("drain_without_barrier", &[("\tsmp_mb();\n", "")]),
+    // It does not look at the zone again,
+    (
+        "no_zone_in_second_look",
+        &[(
+            " & BIT(slot) &&\n\t\t\t   READ_ONCE(slots->zone) == zone))\n",
+            " & BIT(slot)))\n",
+        )],
+    ),
+    // nor does a pop at that of the page that it got, or whether it may have it.
+    (
+        "zone_of_the_page_not_asked",
+        &[(
+            "likely(page_zone(page) == zone &&\n\t\t\t\t    page_usable_no_locks(page, migratetype)))\n",
+            "likely(page_usable_no_locks(page, migratetype)))\n",
+        )],
+    ),
+    (
+        "usable_not_asked",
+        &[(
+            "likely(page_zone(page) == zone &&\n\t\t\t\t    page_usable_no_locks(page, migratetype)))\n",
+            "likely(page_zone(page) == zone))\n",
+        )],
+    ),
+    // What it may not have is nobody's.
+    ("unusable_page_lost", &[("\t\tdefer_free_page(page, 0, true);\n", "")]),
+    // The slots are drained before others know what they are not to put in any more,
+    (
+        "drained_before_it_is_known",
+        &[
+            (
+                "	WRITE_ONCE(slots->usable, usable);\n",
+                "	drain_slots(slots, moved ? ~0UL : ~usable);\n	WRITE_ONCE(slots->usable, usable);\n",
+            ),
+            (
+                "	WRITE_ONCE(slots->zone, zone);\n	drain_slots(slots, moved ? ~0UL : ~usable);\n",
+                "	WRITE_ONCE(slots->zone, zone);\n",
+            ),
+        ],
+    ),
+    // or those that stay usable not at all.
+    ("another_zones_pages_left", &[("moved ? ~0UL : ~usable", "~usable + 0 * moved")]),
     // It may be that a slot is taken twice.
     (
         "take_in_two_steps",
@@ -211,7 +253,7 @@ fn main() {
             &format!("{name}.c"),
             format!(
                 "#include \"kernel.h\"\n{text}\nconst struct code {name} = {{ slots_push, page_slots_pop, \
-                 drain_slots,\n\tpage_slots_thread, page_slots_late_fn }};\n"
+                 drain_slots,\n\tupdate_cpu, page_slots_thread, page_slots_late_fn }};\n"
             ),
         ));
         rust += &format!("    static {name}: Code;\n");

@@ -16,6 +16,7 @@ struct page { struct list_head pcp_list; };
 struct task_struct;
 struct timer_list;
 struct zone;
+struct zonelist;
 
 #include "page_slots.h"
 
@@ -50,9 +51,14 @@ void model_wake(void);
 void model_schedule(void);
 void model_schedule_timeout(void);
 void model_arm_timer(void);
+struct zone *model_zone(void);
+unsigned int model_limit(void);
+struct zone *model_zone_of(struct page *page);
+bool model_usable(struct page *page);
 
 #define likely(x)			(x)
 #define BIT(nr)				(1UL << (nr))
+#define GENMASK(high, low)		((BIT((high) + 1) - 1) & ~(BIT(low) - 1))
 #define __ffs(word)			((unsigned int)__builtin_ctzl(word))
 #define hweight_long(word)		__builtin_popcountl(word)
 
@@ -98,10 +104,20 @@ void model_arm_timer(void);
 #define defer_free_page(page, order, prepared)	model_free(BIT((unsigned long)(page)))
 
 #define page_slots_enabled()		true
-#define page_zone(page)			((void)(page), zone)
-#define page_usable_no_locks(page, migratetype)	((void)(page), (void)(migratetype), true)
+#define page_zone(page)			model_zone_of(page)
+#define page_usable_no_locks(page, migratetype)	((void)(migratetype), model_usable(page))
 #define count_vm_event(item)		((void)0)
 #define count_vm_events(item, nr)	((void)0)
+
+/* What update_cpu() finds out. There is one who does, as all hold its mutex. */
+#define lockdep_assert_held(lock)	((void)0)
+#define page_slots_disabled_zone	((struct zone *)NULL)
+#define cpu_to_node(cpu)		(cpu)
+#define node_zonelist(node, gfp)	((void)(node), (struct zonelist *)NULL)
+#define gfp_zone(gfp)			0
+#define first_zones_zonelist(zonelist, zone, nodes)	(zonelist)
+#define zonelist_zone(zoneref)		((void)(zoneref), model_zone())
+#define slots_limit(cpu, zone)		model_limit()
 
 /* Right behind who raised it, on the CPU that it was raised on. */
 #define irq_work_runs_here()		true
@@ -124,6 +140,7 @@ struct code {
 	struct page *(*push)(struct page_slots *slots, struct zone *zone, struct page *page);
 	struct page *(*pop)(struct zone *zone, int migratetype);
 	unsigned int (*drain)(struct page_slots *slots, unsigned long which);
+	void (*update)(unsigned int cpu);
 	int (*thread)(void *unused);
 	void (*late)(struct timer_list *unused);
 };

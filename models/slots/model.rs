@@ -14,12 +14,13 @@ use std::ptr::null;
 use std::sync::atomic::{AtomicBool as Flag, AtomicUsize as Counter};
 use std::sync::{Arc, Mutex};
 
-/// `struct code` of kernel.h. A page is its number, and there is one zone.
+/// `struct code` of kernel.h. A page and a zone are their numbers.
 #[repr(C)]
 struct Code {
     push: unsafe extern "C-unwind" fn(*const Cpu, usize, usize) -> usize,
     pop: unsafe extern "C-unwind" fn(usize, i32) -> usize,
     drain: unsafe extern "C-unwind" fn(*const Cpu, usize) -> u32,
+    update: unsafe extern "C-unwind" fn(u32),
     thread: unsafe extern "C-unwind" fn(*const ()) -> i32,
     late: unsafe extern "C-unwind" fn(*const ()),
 }
@@ -30,7 +31,11 @@ pub const FAITHFUL: &str = "faithful";
 
 /// No page. The pages count from 1.
 const NULL: usize = 0;
+/// Of all pages, and of the slots at first.
 const ZONE: usize = 1;
+const OTHER_ZONE: usize = 2;
+/// A page that was isolated while it was in a slot.
+pub const UNUSABLE: usize = 6;
 
 /// The words of `struct cpu` of kernel.h.
 const FULL: usize = 0;
@@ -55,6 +60,8 @@ pub enum Op {
     Reuse,
     /// Make only so many slots usable and drain the others.
     Lower(usize),
+    /// Have the slots be another zone's.
+    Move,
     /// Drain as `page_slots_drain()` does, whatever is usable.
     Drain,
     /// Fill the slots until nobody asks, while there is memory or none.
@@ -131,6 +138,7 @@ impl Slots {
         for slot in 0..MAX_SLOTS {
             if word(FULL) & 1 << slot != 0 {
                 assert!(word(USABLE) & 1 << slot != 0, "a page is left in a slot");
+                assert_eq!(word(ZONE_WORD), ZONE, "a page is left in a slot");
                 assert_ne!(word(PAGES + slot), NULL, "a slot that is full has no page");
                 resting[word(PAGES + slot) - 1] += 1;
             }
@@ -150,12 +158,15 @@ impl Slots {
 /// What runs on one CPU, and what interrupts it.
 #[repr(C)]
 pub struct Cpu {
-    /// What the code takes the addresses of, and never looks into.
-    words: [usize; WORDS],
+    /// What the code takes the addresses of.
+    words: [Cell<usize>; WORDS],
     slots: Arc<Slots>,
     /// The last one is next, so many steps from now, in whatever is then running.
     interrupts: RefCell<Vec<(usize, Op)>>,
     memory: Cell<bool>,
+    /// What `update_cpu()` is to make of the slots.
+    zone: Cell<usize>,
+    limit: Cell<usize>,
 }
 
 loom::thread_local! {
@@ -168,10 +179,12 @@ struct Asleep;
 impl Cpu {
     pub fn new(slots: &Arc<Slots>, interrupts: Vec<(usize, Op)>) -> Self {
         Self {
-            words: [0; WORDS],
+            words: Default::default(),
             slots: slots.clone(),
             interrupts: RefCell::new(interrupts),
             memory: Cell::new(true),
+            zone: Cell::new(ZONE),
+            limit: Cell::new(MAX_SLOTS),
         }
     }
 
@@ -222,7 +235,7 @@ impl Cpu {
         });
     }
 
-    /// Whether somebody else has nothing to do with it any more.
+    /// Whether a slot took it.
     fn free(&self, page: usize) -> bool {
         self.prepare(page);
         // SAFETY: It takes no more than the address of this CPU, and calls what is below.
@@ -234,9 +247,14 @@ impl Cpu {
     }
 
     fn pop(&self) -> Option<usize> {
+        // As page_slots_zone() does.
+        self.step();
+        let zone = self.slots.words[ZONE_WORD].load(Relaxed);
         // SAFETY: As above.
-        let page = unsafe { ((*self.slots.code).pop)(ZONE, 0) };
+        let page = unsafe { ((*self.slots.code).pop)(zone, 0) };
         (page != NULL).then(|| {
+            assert_eq!(zone, ZONE, "a page of another zone is had");
+            assert_ne!(page, UNUSABLE, "a page that is isolated is had");
             self.take(page);
             page
         })
@@ -247,6 +265,15 @@ impl Cpu {
         unsafe { ((*self.slots.code).drain)(self, which) };
     }
 
+    fn update(&self, zone: usize, limit: usize) {
+        self.zone.set(zone);
+        self.limit.set(limit);
+        // It reads what nobody else writes without READ_ONCE().
+        self.words[ZONE_WORD].set(self.slots.words[ZONE_WORD].load(Relaxed));
+        // SAFETY: As above.
+        unsafe { ((*self.slots.code).update)(0) };
+    }
+
     /// Whether it got, or got rid of, a page.
     pub fn run(&self, op: Op) -> bool {
         CURRENT.with(|current| current.set(self));
@@ -254,12 +281,8 @@ impl Cpu {
             Op::Push(page) => return self.free(page),
             Op::Pop => return self.pop().is_some(),
             Op::Reuse => return self.pop().is_some_and(|page| self.free(page)),
-            Op::Lower(limit) => {
-                let usable = (1 << limit) - 1;
-                self.step();
-                self.slots.words[USABLE].store(usable, Relaxed);
-                self.drain(!usable);
-            }
+            Op::Lower(limit) => self.update(ZONE, limit),
+            Op::Move => self.update(OTHER_ZONE, MAX_SLOTS),
             Op::Drain => self.drain(!0),
             Op::Thread { memory } => {
                 self.memory.set(memory);
@@ -420,4 +443,24 @@ extern "C-unwind" fn model_schedule_timeout() {
 #[unsafe(no_mangle)]
 extern "C-unwind" fn model_arm_timer() {
     here(|cpu| swap(&cpu.slots.armed, true));
+}
+
+#[unsafe(no_mangle)]
+extern "C-unwind" fn model_zone() -> usize {
+    here(|cpu| cpu.zone.get())
+}
+
+#[unsafe(no_mangle)]
+extern "C-unwind" fn model_limit() -> u32 {
+    here(|cpu| cpu.limit.get() as u32)
+}
+
+#[unsafe(no_mangle)]
+extern "C-unwind" fn model_zone_of(_page: usize) -> usize {
+    ZONE
+}
+
+#[unsafe(no_mangle)]
+extern "C-unwind" fn model_usable(page: usize) -> bool {
+    page != UNUSABLE
 }

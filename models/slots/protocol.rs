@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The page slots of a CPU: what pushes, pops and drains do to one another, on other CPUs and in NMIs.
 
-use crate::model::{Cpu, FAITHFUL, Op, Op::*, Slots};
+use crate::model::{Cpu, FAITHFUL, Op, Op::*, Slots, UNUSABLE};
 use loom::thread;
 use std::io::{Write, stderr};
 use std::iter::zip;
@@ -238,6 +238,66 @@ fn a_push_without_a_second_look_is_found() {
 #[test]
 fn a_second_look_that_is_too_early_is_found() {
     push_and_disable().find("early_second_look", "a page is left in a slot");
+}
+
+fn push_and_move() -> Scene {
+    Scene {
+        local: Push(1),
+        remote: &[Move],
+        ..EMPTY
+    }
+}
+
+#[test]
+fn a_push_against_another_zone() {
+    for op in NMI {
+        push_and_move().interrupted(&[op]).hold();
+    }
+}
+
+#[test]
+fn a_push_that_does_not_look_at_the_zone_again_is_found() {
+    push_and_move().find("no_zone_in_second_look", "a page is left in a slot");
+}
+
+#[test]
+fn a_page_of_another_zone_is_not_had() {
+    Scene {
+        local: Move,
+        remote: &[Pop],
+        ..FULL
+    }
+    .find(
+        "zone_of_the_page_not_asked",
+        "a page of another zone is had",
+    );
+}
+
+#[test]
+fn a_page_that_was_isolated_is_neither_had_nor_lost() {
+    let scene = Scene {
+        pages: UNUSABLE,
+        local: Push(UNUSABLE),
+        remote: &[Pop],
+        ..EMPTY
+    };
+    scene.find("usable_not_asked", "a page that is isolated is had");
+    scene.find("unusable_page_lost", "a page is lost");
+}
+
+#[test]
+fn a_drain_before_it_is_known_what_is_not_usable_is_found() {
+    push_and_disable().find("drained_before_it_is_known", "a page is left in a slot");
+    push_and_move().find("drained_before_it_is_known", "a page is left in a slot");
+}
+
+#[test]
+fn pages_that_another_zone_leaves_are_found() {
+    Scene {
+        local: Move,
+        ..FULL
+    }
+    .find("another_zones_pages_left", "a page is left in a slot");
 }
 
 #[test]
