@@ -5,7 +5,7 @@ use crate::command::mutants::list::Mutant;
 use crate::command::mutants::tried::Fate;
 use crate::facts::boot::BootFacts;
 use crate::facts::scan::Rules;
-use crate::facts::suite::Status;
+use crate::facts::suite::{Case, Status};
 use crate::guest::boot::Ending;
 use anyhow::Result;
 use regex::Regex;
@@ -63,21 +63,24 @@ pub fn judge_batch<'a>(
     Ok(all)
 }
 
-/// What a boot shows whose KUnit runs one case.
+/// What a boot shows of the cases that KUnit runs there.
 pub fn judge_kunit(rules: &Rules, boot: &BootFacts) -> Fate {
     let report = boot.findings.iter().find(|f| rules.is_report(f));
     let suites = boot.kunit.as_deref().unwrap_or_default();
-    let mut cases = suites.iter().flat_map(|suite| &suite.cases);
-    match (cases.next(), report, &boot.ending) {
-        (Some(case), _, _) if case.status == Status::Fail => Fate::Caught(case.name.clone()),
-        (_, Some(report), _) => Fate::Caught(format!("{}: {}", report.rule, report.line.trim())),
-        (Some(case), _, _) if case.status == Status::Skip => {
-            Fate::Broken(format!("{} was skipped", case.name))
+    let cases: Vec<&Case> = suites.iter().flat_map(|suite| &suite.cases).collect();
+    let is = |status| move |case: &&&Case| case.status == status;
+    if let Some(case) = cases.iter().find(is(Status::Fail)) {
+        Fate::Caught(case.name.clone())
+    } else if let Some(report) = report {
+        Fate::Caught(format!("{}: {}", report.rule, report.line.trim()))
+    } else if cases.iter().any(|case| case.status == Status::Pass) {
+        Fate::Survived
+    } else {
+        match boot.ending {
+            Ending::Done => Fate::Broken("no case of KUnit's ran".into()),
+            Ending::Hung(..) => Fate::Caught("a case that never ends".into()),
+            Ending::Died(_) => Fate::Caught("the machine's end".into()),
         }
-        (Some(_), _, _) => Fate::Survived,
-        (None, _, Ending::Done) => Fate::Broken("KUnit left nothing".into()),
-        (None, _, Ending::Hung(..)) => Fate::Caught("a case that never ends".into()),
-        (None, _, _) => Fate::Caught("the machine's end".into()),
     }
 }
 

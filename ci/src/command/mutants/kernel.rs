@@ -17,7 +17,7 @@ use crate::command::mutants::list::{Mutant, Stress, UNCHANGED};
 use crate::command::mutants::series::build_changed;
 use crate::command::mutants::tried::{Fate, KERNEL, SERIES, Tried, record};
 use crate::facts::scan::Rules;
-use crate::guest::boot::PhaseLimits;
+use crate::guest::boot::{Ending, PhaseLimits};
 use crate::lane::cases::{KUNIT, NO_KUNIT};
 use crate::lane::spec::Lane;
 use crate::run::ready::Ready;
@@ -107,6 +107,18 @@ pub fn try_in_kernel(
         record(run, found)?;
     }
     progress.finish("done");
+    if !series.is_empty() {
+        let unchanged = Mutant::unchanged_kernel();
+        let kernel = build_changed(job, lane, &source, build, &unchanged)?;
+        let fate = boot_changed(job, run, lane, &kernel, &unchanged, &modules)?;
+        if fate != Fate::Survived {
+            let what = format!(
+                "KUnit's cases fail without a mutant: {fate:?}: {}",
+                run.display()
+            );
+            return Err(fail(Exit::Test, what));
+        }
+    }
     for mutant in series {
         let begun = Instant::now();
         let fate = match build_changed(job, lane, &source, build, mutant) {
@@ -137,7 +149,10 @@ fn boot_changed(
     let modules = (!is_kunit).then_some((modules, &names[..]));
     let mut ready = Ready::new(&job.cache, &folder, lane, kernel, modules)?;
     ready.guest.cmdline.push(match is_kunit {
-        true => format!("kunit.filter_glob={KUNIT}.{}", mutant.case_names()?[0]),
+        true => format!(
+            "kunit.filter_glob={KUNIT}.{}",
+            mutant.case.as_deref().unwrap_or("*")
+        ),
         false => NO_KUNIT.to_owned(),
     });
     boot_batch(&ready, "boot", &[mutant])?;
@@ -147,9 +162,11 @@ fn boot_changed(
         return Ok(judge_kunit(&rules, &facts));
     }
     let judged = judge_batch(&rules, &[mutant], &facts)?;
-    // Or its boot did not come as far as the module.
     let fate = judged.into_iter().next().map(|(_, fate)| fate);
-    Ok(fate.unwrap_or(Fate::Caught("the machine's end".into())))
+    Ok(fate.unwrap_or(match facts.ending {
+        Ending::Done => Fate::Broken("its boot did not begin with the module".into()),
+        _ => Fate::Caught("the machine's end".into()),
+    }))
 }
 
 /// Each module as it is, with all the cases that are to find something.

@@ -74,9 +74,25 @@ impl Stress {
 }
 
 impl Mutant {
+    /// None, of which the series' own suite must find nothing.
+    pub fn unchanged_kernel() -> Mutant {
+        Mutant {
+            name: format!("{UNCHANGED}_kernel"),
+            file: String::new(),
+            from: String::new(),
+            to: String::new(),
+            host: false,
+            case: None,
+            module: Stress::Kunit,
+            alone: true,
+            explained: None,
+            more_cases: Vec::new(),
+        }
+    }
+
     /// It changes the kernel, and not the modules.
     pub fn is_of_series(&self) -> bool {
-        self.file.starts_with("mm/")
+        self.file.starts_with("mm/") && self.file.ends_with(".c")
     }
 
     /// The cases that are to find it, as the module's `case=` takes them.
@@ -112,11 +128,14 @@ pub fn read_list(checkout: &Path) -> Result<Vec<Mutant>> {
     let text = fs::read_to_string(checkout.join(LIST)).with_context(|| LIST.to_owned())?;
     let list: List = toml::from_str(&text).with_context(|| LIST.to_owned())?;
     let word = Regex::new("^[a-z][a-z0-9_]*$")?;
-    let mut names = BTreeSet::from([UNCHANGED]);
+    let mut names = BTreeSet::new();
     for mutant in &list.mutant {
         let name = &mutant.name;
         ensure!(word.is_match(name), "{name:?} cannot be a module's name");
-        ensure!(names.insert(name), "two mutants are called {name}");
+        ensure!(
+            names.insert(name) && !name.starts_with(UNCHANGED),
+            "two mutants are called {name}"
+        );
         ensure!(
             mutant.host || mutant.case.is_some(),
             "{name}: neither host nor case says where it is to be found"

@@ -41,10 +41,12 @@ pub fn build_changed(
         move_commands(&half, &build.dir, &copy)?;
         fs::rename(&half, &copy)?;
     }
-    let text = fs::read_to_string(source.dir.join(&mutant.file))?;
     restore(&copy)?;
-    fs::write(copy.join(CHANGED), &mutant.file)?;
-    fs::write(copy.join(&mutant.file), mutant.apply(&text)?)?;
+    if mutant.is_of_series() {
+        let text = fs::read_to_string(source.dir.join(&mutant.file))?;
+        fs::write(copy.join(CHANGED), &mutant.file)?;
+        fs::write(copy.join(&mutant.file), mutant.apply(&text)?)?;
+    }
 
     let image = Path::new(lane.arch.image()).file_name();
     let mut progress = Progress::new(format!("build {}", mutant.name), 0);
