@@ -2,7 +2,6 @@
 //! The bugs that the models must find, for which no kernel is needed.
 
 use crate::base::cache::{Cache, write_atomic};
-use crate::base::exit::{Exit, fail};
 use crate::base::proc::{check_interrupt, spawn_lines};
 use crate::base::progress::Progress;
 use crate::command::job::Job;
@@ -80,16 +79,7 @@ pub fn try_in_models(
         run_model_tests(&job.cache, &package, &logs.join(format!("{name}.log")))
     };
     let mut progress = Progress::new("mutants for the models", mutants.len() as u64);
-    match tested(None)? {
-        Fate::Survived => {}
-        other => {
-            let what = format!(
-                "the models' tests fail without a mutant: {other:?}: {}",
-                logs.display()
-            );
-            return Err(fail(Exit::Test, what));
-        }
-    }
+    tested(None)?.check_unchanged("the models' tests", &logs)?;
     for mutant in mutants {
         let start = Instant::now();
         let fate = tested(Some(mutant))?;

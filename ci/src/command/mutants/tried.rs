@@ -2,7 +2,7 @@
 //! What became of each bug, and how it is told.
 
 use crate::base::cache::{write_atomic, write_json};
-use crate::base::exit::Exit;
+use crate::base::exit::{Exit, fail};
 use crate::command::mutants::list::Mutant;
 use crate::report::table::table;
 use crate::verdict::check::{Check, Found};
@@ -26,6 +26,18 @@ pub enum Fate {
     Survived,
     /// It shows nothing: it does not compile, or its case did not run.
     Broken(String),
+}
+
+impl Fate {
+    /// Of the source as it is, in which `tests` are to find nothing; `place` has what they said.
+    pub fn check_unchanged(&self, tests: &str, place: &Path) -> Result<()> {
+        if *self == Fate::Survived {
+            return Ok(());
+        }
+        let place = place.display();
+        let what = format!("{tests} fail without a mutant: {self:?}: {place}");
+        Err(fail(Exit::Test, what))
+    }
 }
 
 #[derive(Serialize)]
