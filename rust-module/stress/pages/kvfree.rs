@@ -4,6 +4,7 @@
 
 use core::{
     mem::ManuallyDrop,
+    num::NonZero,
     ptr::NonNull, //
 };
 
@@ -105,16 +106,16 @@ pub(crate) fn rcu(env: &Env) -> Result<Outcome> {
     const WAITING: u64 = 256;
     /// Of so many objects one at most may ask for a block and get none; of fewer, none.
     const RARE: u64 = 100_000;
-    let cpus = threads::online_cpus().get();
+    let cpus = threads::online_cpus();
     // A quarter, as each of them has four lives: SLUB's, kvfree_rcu()'s, RCU's and debugobjects'.
-    let batches = (env.config.pages / 4).div_ceil(u64::from(BATCH * cpus));
-    let objects = batches * u64::from(BATCH * cpus);
+    let batches = env.config.pages / (4 * u64::from(BATCH)) / NonZero::<u64>::from(cpus) + 1;
+    let objects = batches * u64::from(BATCH * cpus.get());
     let strays = Atomic::new(0u64);
 
     env.fill_slots()?;
     let cache = Cache::new()?;
     let before = Events::now();
-    threads::run(cpus, &|_| {
+    threads::run(cpus.get(), &|_| {
         let site = KBox::pin_init(Site::new(), GFP_KERNEL)?;
 
         for nth in 1..=batches {
