@@ -54,15 +54,44 @@ fn module_id(kernel: &Path) -> String {
     sha256(kernel.as_os_str().as_encoded_bytes())[..12].to_owned()
 }
 
+/// What is built.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    All,
+    /// What mainline compiles, too.
+    Bench,
+    /// All, and what clippy says of it.
+    Clippy,
+}
+
+impl What {
+    /// A folder of the cache.
+    fn name(self) -> &'static str {
+        match self {
+            What::All => "modules",
+            What::Bench => "modules-bench",
+            What::Clippy => "clippy",
+        }
+    }
+
+    fn source(self, checkout: &Path) -> PathBuf {
+        match self {
+            What::Bench => checkout.join("rust-module/bench"),
+            What::All | What::Clippy => checkout.to_owned(),
+        }
+    }
+}
+
 /// Out of tree and out of the checkout: `MO=` puts every product below the cache.
 pub fn build_modules(
     cache: &Cache,
     kernel: &Path,
     arch: Arch,
     checkout: &Path,
-    clippy: bool,
+    what: What,
 ) -> Result<Modules> {
-    let kind = if clippy { "clippy" } else { "modules" };
+    let clippy = what == What::Clippy;
+    let kind = what.name();
     let id = module_id(kernel);
     let dir = cache.dir(&format!("{kind}/{id}"))?;
     let _alone = cache.lock(&format!("{kind}-{id}"))?;
@@ -79,7 +108,7 @@ pub fn build_modules(
         },
         0,
     );
-    let mut make = module_make(cache, kernel, arch, checkout, &dir);
+    let mut make = module_make(cache, kernel, arch, &what.source(checkout), &dir);
     if clippy {
         make.arg("CLIPPY=1");
     }
@@ -149,7 +178,7 @@ pub fn lint_modules(
     if let Some(again) = passed.again() {
         return Ok(again);
     }
-    build_modules(cache, &build.dir, arch, checkout, true)?;
+    build_modules(cache, &build.dir, arch, checkout, What::Clippy)?;
     passed.record()?;
     Ok("")
 }

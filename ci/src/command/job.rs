@@ -5,7 +5,7 @@ use crate::base::cache::Cache;
 use crate::base::exit::{Exit, OrExit};
 use crate::base::proc::output;
 use crate::build::kernel::{Build, Recipe, build_lanes};
-use crate::build::modules::{Modules, build_modules};
+use crate::build::modules::{Modules, What, build_modules};
 use crate::command::args::{OnTop, Where};
 use crate::guest::root;
 use crate::host::qemu;
@@ -198,7 +198,13 @@ impl Job {
     }
 
     pub fn build_lane_modules(&self, lane: &Lane, build: &Build) -> Result<Modules> {
-        build_modules(&self.cache, &build.dir, lane.arch, &self.checkout, false)
+        build_modules(
+            &self.cache,
+            &build.dir,
+            lane.arch,
+            &self.checkout,
+            What::All,
+        )
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::base::cache;
 use crate::base::exit::{Exit, OrExit, fail};
-use crate::build::modules::build_modules;
+use crate::build::modules::{What, build_modules};
 use crate::build::users_kernel::{check_same_tools, check_users_kernel};
 use crate::command::args::{OnTop, Where};
 use crate::command::job::Job;
@@ -35,7 +35,7 @@ impl Job {
                     &kdir,
                     arch,
                     &self.checkout,
-                    false,
+                    What::All,
                 )?]
             }
             None => {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! QEMU: the machine's own; for arm64, whose guests were seen to hang under an older one (docs/runner.md),
-//! that of the machine's backports, extracted beside it, where its own is not new enough.
+//! and where several CPUs count instructions, that of the machine's backports, extracted beside it, where
+//! its own is not new enough.
 
 use crate::base::cache::Cache;
 use crate::base::exit::{Exit, fail};
@@ -14,8 +15,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
-/// The first version whose arm64 is not known to hang.
-const OLDEST: u32 = 10;
+/// The first version whose arm64 is not known to hang, and one whose CPUs share the time under `-icount`
+/// evenly: in 7.2 one waits for its turn for 100 ms.
+const NEW: u32 = 10;
 
 /// With the firmware that they load. Their libraries are those of the machine's own QEMU.
 const PACKAGES: &[&str] = &[
@@ -56,28 +58,38 @@ impl Qemu {
 }
 
 /// Asked once for each architecture: a program's version does not change during a run.
-static FOUND: Mutex<BTreeMap<&str, Qemu>> = Mutex::new(BTreeMap::new());
+static FOUND: Mutex<BTreeMap<(&str, u32), Qemu>> = Mutex::new(BTreeMap::new());
 
 pub fn find(cache: &Cache, arch: Arch) -> Result<Qemu> {
+    // What hangs in an older one is arm64's interrupt controller.
+    find_since(cache, arch, if arch == Arch::Arm64 { NEW } else { 1 })
+}
+
+/// One whose CPUs take even turns where each instruction is a nanosecond.
+pub fn find_even(cache: &Cache, arch: Arch) -> Result<Qemu> {
+    find_since(cache, arch, NEW)
+}
+
+fn find_since(cache: &Cache, arch: Arch, oldest: u32) -> Result<Qemu> {
     let mut found = FOUND.lock().expect("nobody panics with it");
-    if let Some(qemu) = found.get(arch.qemu()) {
+    if let Some(qemu) = found.get(&(arch.qemu(), oldest)) {
         return Ok(qemu.clone());
     }
-    let qemu = choose(which::which(arch.qemu()).ok(), arch, || backport(cache))?;
-    found.insert(arch.qemu(), qemu.clone());
+    let own = which::which(arch.qemu()).ok();
+    let qemu = choose(own, arch, oldest, || backport(cache))?;
+    found.insert((arch.qemu(), oldest), qemu.clone());
     Ok(qemu)
 }
 
 fn choose(
     on_path: Option<PathBuf>,
     arch: Arch,
+    oldest: u32,
     backport: impl FnOnce() -> Result<PathBuf>,
 ) -> Result<Qemu> {
     let have = on_path.as_deref().and_then(version);
-    // What hangs in an older one is arm64's interrupt controller.
-    let enough = if arch == Arch::Arm64 { OLDEST } else { 1 };
     if let Some(path) = &on_path
-        && have >= Some(enough)
+        && have >= Some(oldest)
     {
         return Ok(Qemu::at(path.clone()));
     }
@@ -95,7 +107,8 @@ fn choose(
         (Err(e), Some(path), Some(have)) => {
             check_interrupt()?;
             eprintln!(
-                "{} {have} is used, whose boots may hang now and then; a newer one could not be had: {e:#}",
+                "{} {have} is used, whose boots may hang now and then and whose CPUs wait long for their \
+                 turn; a newer one could not be had: {e:#}",
                 arch.qemu()
             );
             Ok(Qemu::at(path))
@@ -155,7 +168,7 @@ mod tests {
     fn the_machines_own_is_taken_where_it_is_new_enough() {
         let (dir, own) = programs("10.0.2 (Debian x)", "10.1");
         let never = || panic!("nothing is to be fetched");
-        let qemu = choose(Some(own.clone()), Arch::Arm64, never).unwrap();
+        let qemu = choose(Some(own.clone()), Arch::Arm64, NEW, never).unwrap();
         assert_eq!(qemu, Qemu::at(own));
         assert_eq!((qemu.arguments(), qemu.environment()), (None, None));
         drop(dir);
@@ -165,7 +178,7 @@ mod tests {
     fn a_backport_brings_what_it_loads() {
         let (dir, own) = programs("7.2.22", "10.0.2");
         let root = dir.path().join("root");
-        let qemu = choose(Some(own), Arch::Arm64, || Ok(root.clone())).unwrap();
+        let qemu = choose(Some(own), Arch::Arm64, NEW, || Ok(root.clone())).unwrap();
         assert_eq!(qemu.program, root.join("usr/bin/qemu-system-aarch64"));
         assert!(
             qemu.arguments()
@@ -180,9 +193,9 @@ mod tests {
     fn an_older_one_serves_where_no_backport_can_be_had() {
         let (_dir, own) = programs("7.2.22", "");
         let none = || Err(anyhow::anyhow!("no network"));
-        let qemu = choose(Some(own.clone()), Arch::Arm64, none).unwrap();
+        let qemu = choose(Some(own.clone()), Arch::Arm64, NEW, none).unwrap();
         assert_eq!(qemu, Qemu::at(own));
-        let e = choose(None, Arch::Arm64, none).unwrap_err();
+        let e = choose(None, Arch::Arm64, NEW, none).unwrap_err();
         assert_eq!(stage(&e), Some(Exit::Setup));
         assert!(e.to_string().contains("no network"), "{e}");
     }
@@ -191,7 +204,7 @@ mod tests {
     fn x86_64_is_emulated_by_whatever_the_machine_has() {
         let (_dir, own) = programs("7.2.22", "10.0.2");
         let never = || panic!("nothing is to be fetched");
-        let qemu = choose(Some(own.clone()), Arch::X86, never).unwrap();
+        let qemu = choose(Some(own.clone()), Arch::X86, 1, never).unwrap();
         assert_eq!(qemu, Qemu::at(own));
     }
 

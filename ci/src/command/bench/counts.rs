@@ -11,7 +11,18 @@ pub type Counts = BTreeMap<String, f64>;
 /// Instructions by function, of what was done.
 pub type Profile = BTreeMap<String, BTreeMap<String, u64>>;
 
-/// All that was counted in one boot.
+/// What hard interrupts got of the pages that they asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Share {
+    pub api: String,
+    pub asked: u64,
+    pub obtained: u64,
+}
+
+/// By the case that asked.
+pub type Shares = BTreeMap<String, Share>;
+
+/// All that was counted of one kernel.
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Counted {
     /// Instructions an operation.
@@ -25,6 +36,8 @@ pub struct Counted {
     pub irq_works: Counts,
     #[serde(default)]
     pub profile: Profile,
+    #[serde(default, skip_serializing_if = "Shares::is_empty")]
+    pub shares: Shares,
 }
 
 /// Pages taken one after the other, and then freed.
@@ -106,7 +119,7 @@ impl Counted {
                 .captures_iter(console)
                 .map(|c| Ok((c[1].to_owned(), number(&c[2])?)))
                 .collect::<Result<_>>()?,
-            profile: Profile::new(),
+            ..Counted::default()
         };
         ensure!(
             !counted.ops.is_empty(),

@@ -5,17 +5,19 @@
 mod committed;
 mod counts;
 mod goals;
+mod open_loop;
 mod picture;
 mod profile;
 mod tables;
 
 use crate::base::cache::{write_atomic, write_json};
 use crate::build::kernel::Stamp;
-use crate::build::modules::build_modules;
+use crate::build::modules::{What, build_modules};
 use crate::command::job::Job;
 use crate::command::series_check::without_options;
 use crate::host::qemu;
 use crate::host::setup::{self, Need};
+use crate::lane::cases::STRESS;
 use crate::lane::spec::Lane;
 use crate::report::table::{markdown, table};
 use crate::run::ready::Ready;
@@ -66,9 +68,12 @@ struct Machine {
 
 impl Machine {
     fn tables(&self) -> Vec<Table> {
-        let mut options = self.lane.config.lines();
-        let is_rt = options.any(|line| line == "CONFIG_PREEMPT_RT=y");
-        tables::tables(&self.before.counted, &self.after.counted, is_rt)
+        let (before, after) = (&self.before.counted, &self.after.counted);
+        let mut all = tables::tables(before, after, is_rt(&self.lane));
+        if !after.shares.is_empty() {
+            all.push(open_loop::rows(&after.shares));
+        }
+        all
     }
 
     fn page(&self) -> String {
@@ -86,6 +91,11 @@ impl Machine {
             self.after.stamp.config
         )
     }
+}
+
+fn is_rt(lane: &Lane) -> bool {
+    let mut options = lane.config.lines();
+    options.any(|line| line == "CONFIG_PREEMPT_RT=y")
 }
 
 /// On one machine of `ci/bench/`, or on all of them.
@@ -230,15 +240,17 @@ fn measure(
         name: format!("{}-{side}", machine.name),
         ..machine.clone()
     };
-    let modules: Vec<&str> = match with {
-        true => MODULES.iter().copied().chain([QUEUE]).collect(),
-        false => MODULES.to_vec(),
+    let (what, modules): (_, Vec<&str>) = match with {
+        true => (What::All, MODULES.iter().copied().chain([QUEUE]).collect()),
+        false => (What::Bench, MODULES.to_vec()),
     };
+    // Elsewhere the lists have a page for an interrupt, too.
+    let loops = with && is_rt(&lane);
     let fragment = without_options(&job.fragment()?, DEBUGGING);
     let (source, build) = job.build_machine_kernel("bench", &lane, series, &fragment)?;
-    let place = job.checkout.join("rust-module/bench");
-    let built = build_modules(&job.cache, &build.dir, lane.arch, &place, false)?;
-    let everything = [&[PAGES], &modules[..]].concat();
+    let built = build_modules(&job.cache, &build.dir, lane.arch, &job.checkout, what)?;
+    let own: &[&str] = if loops { &[PAGES, STRESS] } else { &[PAGES] };
+    let everything = [own, &modules[..]].concat();
     let mut ready = Ready::new(
         &job.cache,
         run,
@@ -266,6 +278,14 @@ fn measure(
         check_stranded(&main, with),
     )?;
     let mut counted = Counted::read(&(main + &pages))?;
+    if loops {
+        counted.shares = open_loop::read(&open_loop::boot(&job.cache, &ready)?)?;
+        tally.take(&judge_boot_with_case(
+            &format!("{}: open loop", lane.name),
+            &ready.read_facts("open")?,
+            STRESS,
+        ));
+    }
     counted.profile = profile::measure(&mut ready, &build.dir.join("vmlinux"), &steps(&[PAGES]))?;
     tally.check(
         &format!("{}: the profile adds up", lane.name),
