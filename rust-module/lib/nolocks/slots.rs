@@ -37,7 +37,7 @@ impl PageSlots {
     ///
     /// - [`EINVAL`] for no page at all or for more than `PAGE_SLOTS_MAX`.
     /// - [`EOPNOTSUPP`] where the kernel has no slots: without `CONFIG_PAGE_SLOTS`, for which an
-    ///   architecture needs a `cmpxchg()` that may be used in NMI.
+    ///   architecture that has NMIs needs a `cmpxchg()` that may be used in them.
     pub fn register(pages: u32) -> Result<Self> {
         // SAFETY: Takes any number and checks it; the caller may sleep.
         kernel::error::to_result(unsafe { nolocks_page_slots_register(pages) })?;
