@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Reads what KUnit leaves of its suites, as strictly as [`ktap`](crate::facts::ktap).
 
-use crate::facts::ktap::{parse_number, parse_result};
+use crate::facts::ktap::{parse_number, parse_result, parse_tries};
 use crate::facts::suite::{Case, Status, Suite};
 use anyhow::{Context, Result, ensure};
 
@@ -35,6 +35,8 @@ struct Kunit {
     planned: bool,
     suite: Option<Suite>,
     failure: Option<String>,
+    /// Of the case whose result is still to come.
+    repeated: u64,
 }
 
 impl Kunit {
@@ -81,11 +83,16 @@ impl Kunit {
             if comment.contains(" FAILED at ") && self.failure.is_none() {
                 self.failure = Some(comment.trim().to_owned());
             }
+            // Another suite may mean something else by it.
+            if let Some((_, tries)) = comment.split_once(": tries: ") {
+                self.repeated += parse_tries(tries).unwrap_or(0);
+            }
         } else if let Some(plan) = text.strip_prefix("1..") {
             ensure!(suite.planned.is_none(), "a second plan");
             suite.planned = Some(parse_number(plan)?);
         } else if let Some(mut case) = parse_result(text, suite.cases.len() + 1)? {
             let why = self.failure.take();
+            case.repetitions = std::mem::take(&mut self.repeated);
             if case.status == Status::Fail {
                 case.reason = case.reason.or(why);
             }
@@ -194,6 +201,15 @@ mod tests {
         assert!(parse_kunit_results("").is_err());
         let cut = &KUNIT[..KUNIT.find("    ok 4").unwrap()];
         assert!(parse_kunit_results(cut).is_err());
+    }
+
+    #[test]
+    fn what_a_case_did_again_is_its_own() {
+        let said = "    # no_locks_misuse: tries: 3\n    # no_locks_misuse: tries: 2\n";
+        let text = KUNIT.replacen("    ok 1 no", &format!("{said}    ok 1 no"), 1);
+        let suites = parse_kunit_results(&text).unwrap();
+        let repetitions = suites[0].cases.iter().map(|c| c.repetitions);
+        assert_eq!(Vec::from_iter(repetitions), [3, 0, 0, 0]);
     }
 
     #[test]

@@ -141,9 +141,7 @@ impl Suite {
             }
             "failed" => self.failed.push(rest.to_owned()),
             "tries" => {
-                let tries: u64 = parse_number(rest)?;
-                ensure!(tries > 1, "one try is no repetition");
-                self.repeated += tries - 1;
+                self.repeated += parse_tries(rest)?;
             }
             "ledger" => {
                 let mut f = Fields::parse(rest)?;
@@ -240,6 +238,13 @@ impl Fields {
             None => Ok(()),
         }
     }
+}
+
+/// How often something was done again.
+pub fn parse_tries(text: &str) -> Result<u64> {
+    let tries: u64 = parse_number(text)?;
+    ensure!(tries > 1, "one try is no repetition");
+    Ok(tries - 1)
 }
 
 pub fn parse_number<T: std::str::FromStr>(text: &str) -> Result<T> {
