@@ -218,6 +218,8 @@ pub(crate) fn retry(_env: &Env) -> Result<Outcome> {
 /// What the kernel calls when memory is short.
 pub(crate) fn shrinker(env: &Env) -> Result<Outcome> {
     const OBJECTS: usize = 10;
+    /// A slow machine may spoil some.
+    const MOST: u32 = 50;
     let ledger = Ledger::open();
     let mut queued = 0;
     let mut tries = 0;
@@ -237,7 +239,7 @@ pub(crate) fn shrinker(env: &Env) -> Result<Outcome> {
         // The drain that freed them gives the block back as its last act.
         queue.barrier();
         let spares = (queue.shrink(), queue.shrink());
-        if !is_young {
+        if !is_young && tries < MOST {
             continue;
         }
         tell_tries(tries);

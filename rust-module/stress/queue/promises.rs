@@ -28,6 +28,7 @@ use crate::{
         NAME, //
     },
     ktap::{
+        tell_tries,
         Case,
         Outcome, //
     },
@@ -131,13 +132,17 @@ fn timer(_env: &Env) -> Result<Outcome> {
 
 /// A CPU pushes to a shard of its own, and a try that fails there goes to the neighbour's.
 fn shards(env: &Env) -> Result<Outcome> {
+    /// A slow machine may spoil some.
+    const ROUNDS: u32 = 50;
+
     if threads::online_cpus().get() < 2 {
         return Ok(Outcome::Skipped("there is one CPU only"));
     }
     let ledger = Ledger::open();
     let mut queued = 0;
+    let mut seen = None;
 
-    loop {
+    for round in 1..=ROUNDS {
         let queue = Queue::<Watched>::new(NAME)?;
         let held = Watched::hold();
         let (came_back, is_young) = in_time(|| {
@@ -164,21 +169,21 @@ fn shards(env: &Env) -> Result<Outcome> {
         queued += queue.stats().pushed;
         drop(queue);
         // Unless it was no longer open.
-        if !is_young {
-            continue;
+        if is_young {
+            seen = Some(came_back);
+            tell_tries(round);
+            break;
         }
-        let is_neighbour = threads::cpu_of(0) ^ 1 == threads::cpu_of(1);
-        let outcome = Outcome::Passed
-            .check(
-                came_back.0 || env.config.fail,
-                fmt!("an object went to another CPU's shard"),
-            )
-            .check(
-                !came_back.1 || !is_neighbour || env.config.fail,
-                fmt!("the neighbour's shard was not tried"),
-            );
-        return Ok(ledger.close(outcome, queued));
     }
+    let is_neighbour = threads::cpu_of(0) ^ 1 == threads::cpu_of(1);
+    let outcome = Outcome::Passed.check(
+        seen.is_some_and(|(headless, tried)| headless && !(tried && is_neighbour))
+            || env.config.fail,
+        fmt!(
+            "of a push to a shard without a block, and a try there, this came back in time: {seen:?}"
+        ),
+    );
+    Ok(ledger.close(outcome, queued))
 }
 
 /// Nothing is freed before its grace period is over, be it in a block or in a list.
