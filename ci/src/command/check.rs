@@ -7,7 +7,8 @@ use crate::base::progress::Progress;
 use crate::command::form;
 use crate::command::job::Job;
 use crate::command::litmus;
-use crate::host::setup::{self, FOR_HOST, Need, RUSTFMT};
+use crate::host::cargo::{cargo, check_cargo};
+use crate::host::setup::{self, Need, RUSTFMT};
 use crate::report::numbers::thousands;
 use crate::source::debian;
 use crate::source::git::{forget_repository, git};
@@ -30,24 +31,22 @@ pub fn run(job: &Job) -> Result<()> {
 }
 
 pub fn all(job: &Job, tally: &mut Tally) -> Result<()> {
-    setup::cargo()?;
+    check_cargo()?;
     let pristine = debian::fetch_unless_cached(&job.cache)?.pristine()?;
-    tally.check("ci: rustfmt", cargo(job, &["fmt", "--all", "--check"]))?;
+    tally.check(
+        "ci: rustfmt",
+        succeeds(in_ci(job, "fmt").args(["--all", "--check"])),
+    )?;
     tally.check(
         "ci: clippy",
-        cargo(
-            job,
-            &[
-                "clippy",
-                FOR_HOST,
-                "--workspace",
-                "--all-targets",
-                "--quiet",
-                "--",
-                "--deny",
-                "warnings",
-            ],
-        ),
+        succeeds(in_ci(job, "clippy").args([
+            "--workspace",
+            "--all-targets",
+            "--quiet",
+            "--",
+            "--deny",
+            "warnings",
+        ])),
     )?;
     unit_tests(job, tally)?;
     tally.check(
@@ -73,14 +72,13 @@ pub fn all(job: &Job, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-fn cargo(job: &Job, args: &[&str]) -> Result<()> {
-    output(&mut cargo_command(job, args)).map(drop)
+fn succeeds(command: &mut Command) -> Result<()> {
+    output(command).map(drop)
 }
 
-fn cargo_command(job: &Job, args: &[&str]) -> Command {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+fn in_ci(job: &Job, subcommand: &str) -> Command {
+    let mut cargo = cargo(subcommand);
     cargo
-        .args(args)
         .current_dir(job.checkout.join("ci"))
         .env("CARGO_TARGET_DIR", job.cache.root.join("runner"));
     // The tests make repositories of their own.
@@ -92,7 +90,7 @@ fn unit_tests(job: &Job, tally: &mut Tally) -> Result<()> {
     let mut progress = Progress::new("ci: unit tests", 0);
     let mut lines = Vec::new();
     let status = run_lines(
-        &mut cargo_command(job, &["test", FOR_HOST, "--workspace", "--locked"]),
+        in_ci(job, "test").args(["--workspace", "--locked"]),
         |line| {
             progress.say(line);
             lines.push(line.to_owned());

@@ -25,6 +25,7 @@ pub mod torture;
 
 use crate::base::exit::{self, Exit};
 use crate::base::{cache, pins, proc};
+use crate::host::cargo::check_cargo;
 use crate::host::setup::{self, Need};
 use crate::source::{debian, series};
 use anyhow::Result;
@@ -111,7 +112,7 @@ fn dispatch(cli: Cli) -> Result<()> {
         | Task::Clean => Ok(()),
         Task::Setup => {
             setup::ensure(&job.cache, Need::Perf, yes)?;
-            setup::cargo()?;
+            check_cargo()?;
             say("every tool is there")?;
             say(&debian::fetch_newer(&job.cache)?)
         }

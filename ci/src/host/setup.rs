@@ -6,6 +6,7 @@ use crate::base::exit::{Exit, OrExit, fail, perhaps_network};
 use crate::base::pins::{LLVM, PINS};
 use crate::base::proc;
 use crate::base::progress::Progress;
+use crate::host::cargo::cargo;
 use anyhow::{Context, Result};
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,8 +20,6 @@ use std::time::Duration;
 pub const RUSTC: &str = "/usr/bin/rustc";
 pub const CLIPPY: &str = "/usr/bin/clippy-driver";
 pub const RUSTFMT: &str = "/usr/bin/rustfmt";
-/// cargo's configuration may say that everything is built for another machine.
-pub const FOR_HOST: &str = "--target=host-tuple";
 
 const VIRTME: &str = include_str!("../../virtme-ng.txt");
 
@@ -165,31 +164,6 @@ pub fn tools(cache: &Cache) -> Tools {
         )),
         vng: virtme_dir(cache).join("bin/vng"),
     }
-}
-
-/// Whether cargo can format and lint, which it leaves to programs of other packages.
-pub fn cargo() -> Result<()> {
-    cargo_has(Path::new(
-        &std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()),
-    ))
-}
-
-fn cargo_has(cargo: &Path) -> Result<()> {
-    for (sub, component, package) in [
-        ("fmt", "rustfmt", "rustfmt-web"),
-        ("clippy", "clippy", "rust-web-clippy"),
-    ] {
-        if let Err(e) = proc::output(Command::new(cargo).args([sub, "--version"])) {
-            proc::check_interrupt()?;
-            return Err(fail(
-                Exit::Setup,
-                format!(
-                    "`cargo {sub}` is missing: `rustup component add {component}` with rustup's cargo, else apt-get install {package} ({e:#})"
-                ),
-            ));
-        }
-    }
-    Ok(())
 }
 
 fn missing(need: Need, present: impl Fn(&str) -> bool) -> BTreeSet<String> {
@@ -354,20 +328,11 @@ fn bindgen(cache: &Cache) -> Result<()> {
     let temp = tempfile::Builder::new()
         .prefix("bindgen-")
         .tempdir_in(&parent)?;
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let version = &PINS.toolchain.bindgen;
     log_run(
         "bindgen",
-        Command::new(cargo)
-            .args([
-                "install",
-                FOR_HOST,
-                "--locked",
-                "--version",
-                version,
-                "bindgen-cli",
-                "--root",
-            ])
+        cargo("install")
+            .args(["--locked", "--version", version, "bindgen-cli", "--root"])
             .arg(temp.path())
             .env("CARGO_TARGET_DIR", temp.path().join("target"))
             .current_dir(&parent),
@@ -466,7 +431,6 @@ pub fn versions(cache: &Cache, qemu: &Path) -> serde_json::Value {
 mod tests {
     use super::*;
     use crate::base::exit::stage;
-    use crate::base::proc::tests::script;
 
     #[test]
     fn only_what_is_needed_and_absent_is_missing() {
@@ -524,24 +488,6 @@ mod tests {
                 proc::tests::interrupt();
                 assert_eq!(stage(&asked.join().unwrap()), Some(Exit::Interrupted));
             },
-        );
-    }
-
-    #[test]
-    fn a_cargo_that_cannot_format_is_a_matter_of_setup() {
-        let dir = tempfile::tempdir().unwrap();
-        let cargo = dir.path().join("cargo");
-        script(&cargo, "exit 0");
-        cargo_has(&cargo).unwrap();
-        script(
-            &cargo,
-            "[ $1 = fmt ] || { echo no such command >&2; exit 1; }",
-        );
-        let e = cargo_has(&cargo).unwrap_err();
-        assert_eq!(stage(&e), Some(Exit::Setup));
-        assert!(
-            e.to_string().contains("cargo clippy") && e.to_string().contains("no such command"),
-            "{e}"
         );
     }
 

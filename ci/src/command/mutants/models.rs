@@ -8,6 +8,7 @@ use crate::command::job::Job;
 use crate::command::mutants::copy::copy_tree;
 use crate::command::mutants::list::{LIB, Mutant, SHARD, UNCHANGED};
 use crate::command::mutants::tried::{Fate, HOST, Tried, record};
+use crate::host::cargo::cargo;
 use crate::source::git::forget_repository;
 use anyhow::Result;
 use regex::Regex;
@@ -96,8 +97,8 @@ pub fn try_in_models(
 }
 
 fn run_model_tests(cache: &Cache, package: &Path, log: &Path) -> Result<Fate> {
-    let cargo = |args: &[&str]| {
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let test = |args: &[&str]| {
+        let mut cargo = cargo("test");
         cargo
             .args(args)
             .current_dir(package)
@@ -107,7 +108,7 @@ fn run_model_tests(cache: &Cache, package: &Path, log: &Path) -> Result<Fate> {
         forget_repository(&mut cargo);
         cargo
     };
-    let build = &mut cargo(&["test", "--quiet", "--no-run"]);
+    let build = &mut test(&["--quiet", "--no-run"]);
     let (built, said) = run_in_time(build, Duration::MAX, |_| false)?;
     if built != Some(true) {
         write_atomic(log, &said)?;
@@ -115,7 +116,7 @@ fn run_model_tests(cache: &Cache, package: &Path, log: &Path) -> Result<Fate> {
     }
     // What one test has found no other has to find again.
     let failed = Regex::new(r"(?m)^test (\S+) \.\.\. .*FAILED|^    (\w+::\S+)$")?;
-    let test = &mut cargo(&["test", "--test", "host"]);
+    let test = &mut test(&["--test", "host"]);
     let (passed, said) = run_in_time(test, HOST_LIMIT, |line| failed.is_match(line))?;
     write_atomic(log, &said)?;
     let by: BTreeSet<&str> = failed
