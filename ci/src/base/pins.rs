@@ -31,6 +31,9 @@ pub struct Kernel {
 pub struct Debian {
     /// In the order asked; the first that has the package is used.
     pub suites: Vec<String>,
+    pub guest: String,
+    pub sparse: String,
+    pub herd7: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -107,6 +110,28 @@ mod tests {
         assert_eq!(text.lines().count(), TEXT.lines().count());
         let odd = TEXT.replace("base = ", "base  = ");
         assert!(with_base(&odd, "7.3.99").is_err());
+    }
+
+    /// What stands in a test of the code is no choice, but an example.
+    #[test]
+    fn no_other_file_chooses_what_kernel_toml_does() {
+        let Debian {
+            suites,
+            guest,
+            sparse,
+            herd7,
+        } = &PINS.debian;
+        let chosen = [guest, sparse, herd7, &PINS.kernel.version, &LLVM];
+        let chosen = chosen.into_iter().chain(suites).map(|c| format!("{c:?}"));
+        let chosen = Vec::from_iter(chosen);
+        let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        for file in walkdir::WalkDir::new(source) {
+            let file = file.unwrap().into_path();
+            let text = std::fs::read_to_string(&file).unwrap_or_default();
+            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+            let found = chosen.iter().find(|c| code.contains(&**c));
+            assert_eq!(found, None, "{}", file.display());
+        }
     }
 
     /// Prose cannot read kernel.toml, so it is held against it.

@@ -3,6 +3,7 @@
 //! the test's own `Result:` comment says, as with the kernel's own litmus tests.
 
 use crate::base::cache::Cache;
+use crate::base::pins::PINS;
 use crate::base::proc::{capture, check_interrupt, output};
 use crate::host::other_suite::{Packages, started_with_its_libc};
 use crate::verdict::check::{Check, Found};
@@ -14,12 +15,6 @@ use std::process::{Command, Stdio};
 
 /// As the kernel's tools/memory-model/README asks for.
 const OLDEST: (u32, u32) = (7, 58);
-
-const HERDTOOLS: Packages = Packages {
-    folder: "herdtools7",
-    suite: "testing",
-    names: &["herdtools7", "libgmp10", "libc6"],
-};
 
 /// Where no herd7 can be had, each test counts as skipped.
 pub fn check(cache: &Cache, tests: &[PathBuf], pristine: &Path, tally: &mut Tally) -> Result<()> {
@@ -106,7 +101,7 @@ struct Herd {
 }
 
 impl Herd {
-    /// The one on PATH if it is new enough, else Debian testing's.
+    /// The one on PATH if it is new enough, else another Debian suite's.
     fn find(cache: &Cache, pristine: &Path) -> Result<Herd> {
         let model = pristine.join("tools/memory-model");
         let ask_version = || output(Command::new("herd7").arg("-version"));
@@ -115,7 +110,12 @@ impl Herd {
             let words = vec!["herd7".to_owned()];
             return Ok(Herd { words, model });
         }
-        let root = HERDTOOLS.fetched(cache)?;
+        let other = Packages {
+            folder: "herdtools7",
+            suite: &PINS.debian.herd7,
+            names: &["herdtools7", "libgmp10", "libc6"],
+        };
+        let root = other.fetched(cache)?;
         let mut words = started_with_its_libc(&root, "usr/bin/herd7")?;
         let library = root.join("usr/share/herdtools7/herd");
         words.extend(["-set-libdir".to_owned(), library.display().to_string()]);

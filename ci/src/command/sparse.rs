@@ -3,6 +3,7 @@
 
 use crate::base::cache::{Cache, write_atomic};
 use crate::base::exit::{Exit, OrExit};
+use crate::base::pins::PINS;
 use crate::base::proc::{check_interrupt, output};
 use crate::base::progress::Progress;
 use crate::build::make::{make, run_logged};
@@ -32,12 +33,6 @@ static unsigned int seeded(gfp_t gfp)
 /// Of a trace event with the names of all flags, mainline's too, sparse makes no string but the error "too long token
 /// expansion", and then it evaluates nothing: no string is made of anything.
 const NO_STRINGS: &str = r#"-D__LINUX_STRINGIFY_H '-D__stringify(x...)=""' '-DFILE_LINE=""'"#;
-
-const SPARSE: Packages = Packages {
-    folder: "sparse",
-    suite: "sid",
-    names: &["sparse", "libc6"],
-};
 
 pub fn run(job: &Job) -> Result<()> {
     let mut tally = Tally::default();
@@ -172,7 +167,12 @@ fn working(cache: &Cache, tried: &Tried, dir: &Path) -> Result<PathBuf> {
         return Ok(wrapper);
     }
     // With the C library that it was linked to.
-    let words = started_with_its_libc(&SPARSE.fetched(cache)?, "usr/bin/sparse")?;
+    let other = Packages {
+        folder: "sparse",
+        suite: &PINS.debian.sparse,
+        names: &["sparse", "libc6"],
+    };
+    let words = started_with_its_libc(&other.fetched(cache)?, "usr/bin/sparse")?;
     valid(&words.join(" "))
 }
 

@@ -4,6 +4,7 @@
 
 use crate::base::cache::{Cache, remove_dir};
 use crate::base::exit::{Exit, OrExit, fail, perhaps_network};
+use crate::base::pins::PINS;
 use crate::base::proc::run_lines;
 use crate::base::progress::Progress;
 use crate::lane::spec::Arch;
@@ -16,7 +17,6 @@ use std::process::Command;
 
 /// Part of the folder's name: a change of what is in it makes a new one.
 const RECIPE: u32 = 7;
-const SUITE: &str = "bookworm";
 
 /// What virtme-ng's shell script runs during boot, and what is nowhere else. Emulated and under lockdep a
 /// program starts several times faster without shared libraries.
@@ -47,7 +47,9 @@ pub fn ensure(cache: &Cache, arch: Arch) -> Result<Option<PathBuf>> {
     if arch == Arch::X86 {
         return x86_host(std::env::consts::ARCH).map(|()| None);
     }
-    let dir = cache.dir("roots")?.join(format!("arm64-{SUITE}-{RECIPE}"));
+    let dir = cache
+        .dir("roots")?
+        .join(format!("arm64-{}-{RECIPE}", PINS.debian.guest));
     let _alone = cache.lock("roots")?;
     if !dir.exists() {
         make(cache, &dir)
@@ -143,6 +145,7 @@ fn make(cache: &Cache, dir: &Path) -> Result<()> {
 /// apt does the fetching, so whatever the machine's apt can reach will do. Nothing is run, and no device
 /// is made, so the cache may be mounted nodev.
 fn unpack(root: &Path, archive: Option<&str>) -> Command {
+    let suite = &PINS.debian.guest;
     let mut mmdebstrap = Command::new("mmdebstrap");
     mmdebstrap
         .args([
@@ -158,12 +161,12 @@ fn unpack(root: &Path, archive: Option<&str>) -> Command {
             "--skip=output/dev,cleanup/apt",
             // apt's own user may not enter a cache below a home folder.
             "--aptopt=APT::Sandbox::User \"root\"",
-            SUITE,
+            suite,
         ])
         .arg(root);
     if let Some(uri) = archive {
         // A whole line: mmdebstrap takes no mirror+file: alone.
-        mmdebstrap.arg(format!("deb [signed-by={KEYRING}] {uri} {SUITE} main"));
+        mmdebstrap.arg(format!("deb [signed-by={KEYRING}] {uri} {suite} main"));
     }
     mmdebstrap
 }
@@ -203,7 +206,8 @@ mod tests {
         let line = |archive| crate::base::proc::show(&unpack(Path::new("/r"), archive));
         let mirrored = line(Some("mirror+file:/etc/apt/mirrors/debian.list"));
         let whole = format!(
-            "deb [signed-by={KEYRING}] mirror+file:/etc/apt/mirrors/debian.list {SUITE} main"
+            "deb [signed-by={KEYRING}] mirror+file:/etc/apt/mirrors/debian.list {} main",
+            PINS.debian.guest
         );
         assert!(mirrored.contains(&whole), "{mirrored}");
         assert!(!line(None).contains("deb ["));
