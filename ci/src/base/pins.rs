@@ -138,22 +138,59 @@ mod tests {
     #[test]
     fn the_documents_name_the_same_versions() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let Kernel { version, base, .. } = &PINS.kernel;
+        let Debian {
+            suites,
+            sparse,
+            herd7,
+            ..
+        } = &PINS.debian;
+        let (last, first) = suites.split_last().unwrap();
+        let mut unsaid = String::new();
         for (file, words) in [
             (
                 "README.md",
                 vec![
                     supported(),
+                    format!("for mainline {version}:"),
                     format!("LLVM={}", *LLVM),
-                    format!("made on and is tested with {}", PINS.kernel.base),
+                    format!("made on and is tested with {base}"),
                 ],
             ),
-            ("docs/runner.md", vec![supported(), source_package()]),
+            (
+                "docs/runner.md",
+                vec![
+                    supported(),
+                    source_package(),
+                    format!("the first of {} and {last}", first.join(", ")),
+                    format!("for a newer {version}.x"),
+                    format!("else Debian {sparse}'s"),
+                    format!("else Debian {herd7}'s"),
+                ],
+            ),
+            (
+                "CONTRIBUTING.md",
+                vec![
+                    supported(),
+                    format!("switch --create nolocks-{version}."),
+                    format!("Another version than {version},"),
+                ],
+            ),
+            (
+                "Makefile",
+                vec![
+                    format!("fetch a newer {version}.x"),
+                    format!("your {version} tree"),
+                    format!("put it on a newer {version}.x"),
+                ],
+            ),
         ] {
             let text = std::fs::read_to_string(root.join(file)).unwrap();
             let text = text.replace('\n', " ");
-            for word in words {
-                assert!(text.contains(&word), "{file} does not say {word}");
+            for word in words.iter().filter(|word| !text.contains(&**word)) {
+                unsaid += &format!("{file} does not say: {word}\n");
             }
         }
+        assert!(unsaid.is_empty(), "{unsaid}");
     }
 }
