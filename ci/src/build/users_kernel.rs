@@ -123,10 +123,13 @@ mod tests {
     fn a_users_kernel_of_other_compilers_is_refused() {
         let ours = |program: &str| Ok(format!("{program} 1 #2\nmore\n"));
         let check = |config: &str| compare_tools(Path::new("/k"), config, ours);
-        let config = "CONFIG_CC_VERSION_TEXT=\"clang-22 1 2\"\nCONFIG_RUSTC_VERSION_TEXT=\"/usr/bin/rustc 1 2\"\n";
-        check(config).unwrap();
+        let clang = format!("clang{}", *LLVM);
+        let config = format!(
+            "CONFIG_CC_VERSION_TEXT=\"{clang} 1 2\"\nCONFIG_RUSTC_VERSION_TEXT=\"{RUSTC} 1 2\"\n"
+        );
+        check(&config).unwrap();
         for (old, new, said) in [
-            ("clang-22", "gcc", "gcc 1 2"),
+            (&*clang, "gcc", "gcc 1 2"),
             ("rustc", "rustc0", "rustc0 1 2"),
             ("RUSTC", "X", "not set"),
         ] {

@@ -163,9 +163,10 @@ fn head(kdir: &Path) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::pins::{Kernel, PINS};
     use crate::base::proc::tests::{alone, alone_with};
     use crate::source::files::tree_hash;
-    use crate::source::series::tests::{Fixture, MAKEFILE, fixture, refused, sh};
+    use crate::source::series::tests::{Fixture, fixture, makefile, refused, sh};
 
     const BASE: &str = "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n";
 
@@ -337,17 +338,14 @@ mod tests {
 
     #[test]
     fn another_version_is_refused_and_stays_as_it_is() {
+        let Kernel {
+            version, oldest_rc, ..
+        } = &PINS.kernel;
+        let candidate = |rc: u32| format!("{version}.0-rc{rc}");
+        let older = candidate(oldest_rc - 1);
         for (makefile, part) in [
-            (
-                MAKEFILE.replace("LEVEL = 3", "LEVEL = 2"),
-                "the tree is 7.2.4",
-            ),
-            (
-                MAKEFILE
-                    .replace("SUBLEVEL = 4", "SUBLEVEL = 0")
-                    .replace("SION =\n", "SION = -rc6\n"),
-                "7.3.0-rc6",
-            ),
+            (makefile("1.2.3"), "the tree is 1.2.3"),
+            (makefile(&older), &*older),
             ("all:\n".to_owned(), "is not a kernel tree"),
         ] {
             let f = fixture(false);
@@ -358,10 +356,8 @@ mod tests {
             assert_eq!(tree_hash(&f.tree).unwrap(), before);
         }
         let f = fixture(false);
-        let rc7 = MAKEFILE
-            .replace("SUBLEVEL = 4", "SUBLEVEL = 0")
-            .replace("SION =\n", "SION = -rc7\n");
-        fs::write(f.tree.join("Makefile"), rc7).unwrap();
+        let oldest = makefile(&candidate(*oldest_rc));
+        fs::write(f.tree.join("Makefile"), oldest).unwrap();
         f.series.apply(&f.tree).unwrap();
     }
 

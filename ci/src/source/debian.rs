@@ -244,7 +244,7 @@ impl Apt {
     }
 
     fn find(&self) -> Result<(&'static str, String)> {
-        first(|suite| {
+        first(&PINS.debian.suites, |suite| {
             self.ask(suite)?;
             newest(&output(
                 self.command("apt-cache")
@@ -257,10 +257,11 @@ impl Apt {
 /// The first suite that has a version. A mirror may lack one, and that is said only where no other
 /// has any.
 fn first(
+    suites: &[String],
     mut version: impl FnMut(&str) -> Result<Option<String>>,
-) -> Result<(&'static str, String)> {
+) -> Result<(&str, String)> {
     let mut lacking = None;
-    for suite in &PINS.debian.suites {
+    for suite in suites {
         match version(suite) {
             Ok(Some(version)) => return Ok((suite, version)),
             Ok(None) => {}
@@ -275,7 +276,7 @@ fn first(
         None => format!(
             "Debian has no {} in {}: give a {} tree with KDIR=",
             source_package(),
-            PINS.debian.suites.join(", "),
+            suites.join(", "),
             supported()
         ),
     };
@@ -358,7 +359,7 @@ mod tests {
         let tree = find_newest_cached(&base).unwrap().unwrap();
         assert_eq!(
             (tree.origin.version.as_str(), tree.origin.id.as_str()),
-            ("7.3.4", id)
+            (PINS.kernel.base.as_str(), id)
         );
         assert!(!tree.pristine().unwrap().join("mm/half.c").exists());
         let done = tree.prepare(&cache, &f.series, "").unwrap();
@@ -406,20 +407,23 @@ mod tests {
 
     #[test]
     fn a_suite_that_a_mirror_lacks_is_passed_over() {
+        let suites = ["backports", "sid"].map(str::to_owned);
         let lacks = |suite: &str| match suite {
             "sid" => Ok(Some("7.3.4-1".to_owned())),
             _ => Err(anyhow::anyhow!("{suite} does not have a Release file")),
         };
-        assert_eq!(first(lacks).unwrap(), ("sid", "7.3.4-1".to_owned()));
-        let e = first(|s| if s == "sid" { Ok(None) } else { lacks(s) }).unwrap_err();
+        assert_eq!(
+            first(&suites, lacks).unwrap(),
+            ("sid", "7.3.4-1".to_owned())
+        );
+        let e = first(&suites, |s| if s == "sid" { Ok(None) } else { lacks(s) }).unwrap_err();
         assert_eq!(stage(&e), Some(Exit::Tree));
         assert!(
-            e.to_string().contains("trixie-backports does not have")
-                && !e.to_string().contains("network"),
+            e.to_string().contains("backports does not have") && !e.to_string().contains("network"),
             "{e}"
         );
         assert!(
-            first(|_| Ok(None))
+            first(&suites, |_| Ok(None))
                 .unwrap_err()
                 .to_string()
                 .contains("Debian has no")

@@ -103,19 +103,20 @@ impl Series {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::series::tests::{Fixture, fixture, refused, sh};
+    use crate::source::series::tests::{Fixture, fixture, makefile, newer_release, refused, sh};
     use crate::source::series::{Series, State};
 
     /// A newer release, with a change of its own.
     fn newer(change: &str) -> Fixture {
         let f = fixture(true);
-        let base = &PINS.kernel.base;
+        let (base, newer) = (&PINS.kernel.base, newer_release());
+        let makefile = makefile(&newer);
         // As a clone has it: without what the series' author has left there.
         sh(
             &f.tree,
             &format!(
                 "git tag v{base}; git reflog expire --expire=now --all; git gc --quiet --prune=now
-                 sed -i 's/SUBLEVEL = 4/SUBLEVEL = 5/' Makefile; {change}; git commit -qam 'Linux 7.3.5'"
+                 printf '{makefile}' > Makefile; {change}; git commit -qam 'Linux {newer}'"
             ),
         );
         f
@@ -138,7 +139,7 @@ mod tests {
         refused(f.series.apply(&f.tree), "0002-mm-two.patch does not fit");
         let said = f.series.rebase(&f.tree).unwrap();
         assert!(
-            said.contains("7.3.5") && said.contains("make refresh"),
+            said.contains(&newer_release()) && said.contains("make refresh"),
             "{said}"
         );
         let text = fs::read_to_string(f.tree.join("mm/page_alloc.c")).unwrap();
@@ -190,7 +191,7 @@ mod tests {
         let f = newer("sed -i s/^f$/F/ mm/page_alloc.c");
         sh(
             &f.tree,
-            "rm -rf .git; git init -q; git config user.name n; git config user.email n@x; git add -f .; git commit -qm 7.3.5",
+            "rm -rf .git; git init -q; git config user.name n; git config user.email n@x; git add -f .; git commit -qm newer",
         );
         let head = sh(&f.tree, "git rev-parse HEAD");
         let e = f.series.rebase(&f.tree).unwrap_err().to_string();

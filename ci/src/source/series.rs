@@ -336,12 +336,28 @@ pub fn patch_id(dir: &Path, text: &[u8]) -> Result<String> {
 pub mod tests {
     use super::*;
     use crate::base::exit::stage;
+    use crate::base::pins::PINS;
     use crate::base::proc::complete;
     use crate::source::git::forget_repository;
 
-    pub const MAKEFILE: &str =
-        "VERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\nEXTRAVERSION =\nNAME = x\n";
     const BASE: &str = "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n";
+
+    /// The kernel's Makefile of a release such as 1.2.3-rc4.
+    pub fn makefile(release: &str) -> String {
+        let (numbers, extra) = match release.split_once('-') {
+            Some((numbers, extra)) => (numbers, format!(" -{extra}")),
+            None => (release, String::new()),
+        };
+        let fields = ["VERSION", "PATCHLEVEL", "SUBLEVEL"];
+        let lines = fields.iter().zip(numbers.split('.'));
+        let lines: String = lines.map(|(field, n)| format!("{field} = {n}\n")).collect();
+        format!("{lines}EXTRAVERSION ={extra}\nNAME = x\n")
+    }
+
+    /// Of the version that the series is for, with a last number that none has.
+    pub fn newer_release() -> String {
+        format!("{}.9999", PINS.kernel.version)
+    }
 
     /// A folder that is a kernel tree as far as the runner looks, and two patches for it, the second
     /// on top of the first.
@@ -364,7 +380,7 @@ pub mod tests {
         let dir = tempfile::tempdir().unwrap();
         let tree = dir.path().join("linux");
         fs::create_dir_all(tree.join("mm")).unwrap();
-        fs::write(tree.join("Makefile"), MAKEFILE).unwrap();
+        fs::write(tree.join("Makefile"), makefile(&PINS.kernel.base)).unwrap();
         fs::write(tree.join("mm/page_alloc.c"), BASE).unwrap();
         // The trap in Debian's tarball: git sees no file that is not forced on it.
         fs::write(tree.join(".gitignore"), "/*\n").unwrap();
