@@ -9,7 +9,7 @@ use crate::source::changes::{self, Changes};
 use crate::source::files::{sync, tree_hash};
 use crate::source::git::{Snapshot, is_git};
 use crate::source::series::{Series, State};
-use crate::source::version::{check_line_ends, check_supported, version_of};
+use crate::source::version::{check_line_ends, check_line_ends_in, check_supported, version_of};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -297,10 +297,10 @@ impl Tree {
                         .arg(to),
                 )?;
             }
-            Source::Git(_, files) => {
+            Source::Git(dir, files) => {
                 fs::create_dir_all(to)?;
                 files.export(to)?;
-                check_line_ends(to)?;
+                check_line_ends_in(to, dir)?;
             }
             Source::Folder { dir: from, .. } => {
                 let mut rsync = Command::new("rsync");

@@ -66,7 +66,13 @@ pub fn version_of(dir: &Path) -> Result<Version> {
 
 /// Nothing of the series fits such a tree, and nobody would guess why from the patch that says so.
 pub fn check_line_ends(dir: &Path) -> Result<()> {
-    let text = fs::read(dir.join("mm/page_alloc.c")).unwrap_or_default();
+    check_line_ends_in(dir, dir)
+}
+
+/// Of the tree `dir`, whose files are in `copy`. One file that every tree has tells: what turns the ends of
+/// lines, git's configuration or an unpacker's, turns those of all.
+pub fn check_line_ends_in(copy: &Path, dir: &Path) -> Result<()> {
+    let text = fs::read(copy.join("mm/page_alloc.c")).unwrap_or_default();
     if text.windows(2).any(|end| end == b"\r\n") {
         return Err(fail(
             Exit::Tree,

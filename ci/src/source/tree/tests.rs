@@ -217,6 +217,22 @@ fn a_tree_in_the_middle_of_a_conflict_is_not_built() {
 }
 
 #[test]
+fn line_ends_that_no_patch_fits_are_named_with_the_tree() {
+    for git in [false, true] {
+        let f = fixture(git);
+        let (_dir, cache) = cache();
+        sh(&f.tree, "sed -i 's/$/\\r/' mm/page_alloc.c");
+        let opened = open_users_tree(&f.tree);
+        let e = opened
+            .and_then(|tree| tree.prepare(&cache, &f.series, ""))
+            .unwrap_err();
+        assert_eq!(stage(&e), Some(Exit::Tree));
+        let named = format!("the lines of {} end in CR LF", f.tree.display());
+        assert!(format!("{e:#}").contains(&named), "{e:#}");
+    }
+}
+
+#[test]
 fn a_repository_that_git_refuses_is_no_plain_folder() {
     let f = fixture(true);
     let before = fs::read(f.tree.join("mm/page_alloc.c")).unwrap();
