@@ -63,10 +63,16 @@ pub fn all(job: &Job, tally: &mut Tally) -> Result<()> {
     litmus::check(&job.cache, &tests, &pristine, tally)?;
     let series = job.series()?;
     form::check(&series, &job.checkout.join("patches"), &pristine, tally)?;
-    for n in 1..=series.patches.len() {
+    let all = series.patches.len();
+    for n in 1..=all {
+        let refreshed = if n == all {
+            ", make refresh changes none,"
+        } else {
+            ""
+        };
         tally.check(
-            &format!("patches 1 to {n} apply by git am and come off"),
-            prefix(&series.prefix(n), &pristine),
+            &format!("patches 1 to {n} apply by git am{refreshed} and come off"),
+            prefix(&series.prefix(n), &pristine, n == all),
         )?;
     }
     Ok(())
@@ -238,8 +244,9 @@ fn spdx(checkout: &Path) -> Result<()> {
     Ok(())
 }
 
-/// In a repository of its own that holds only the files the series touches.
-fn prefix(series: &Series, pristine: &Path) -> Result<()> {
+/// In a repository of its own that holds only the files the series touches. Of a part refresh would number
+/// the patches otherwise, as [PATCH 1/2].
+fn prefix(series: &Series, pristine: &Path, is_whole: bool) -> Result<()> {
     let repo = series.scratch(pristine)?;
     for file in ["Makefile", "mm/page_alloc.c"] {
         fs::create_dir_all(repo.path().join("mm"))?;
@@ -262,6 +269,9 @@ fn prefix(series: &Series, pristine: &Path) -> Result<()> {
     if series.state(repo.path())? != State::All {
         bail!("git am succeeded and the series is not there");
     }
+    if is_whole {
+        series.check_unchanged_by_refresh(repo.path())?;
+    }
     series.unapply(repo.path())?;
     let after = output(git(repo.path()).args(["rev-parse", "HEAD^{tree}"]))?;
     if before != after {
@@ -276,6 +286,7 @@ fn prefix(series: &Series, pristine: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::series::tests::fixture;
 
     #[test]
     fn cargo_counts_add_up() {
@@ -335,6 +346,16 @@ mod tests {
             fs::write(dir.path().join(name), text).unwrap();
         }
         dir
+    }
+
+    /// git format-patch's own form has a signature, and the commit's id.
+    #[test]
+    fn patches_that_refresh_would_change_are_red_as_a_whole() {
+        let f = fixture(false);
+        prefix(&f.series, &f.tree, false).unwrap();
+        let e = prefix(&f.series, &f.tree, true).unwrap_err().to_string();
+        assert!(e.contains("would change patches/"), "{e}");
+        assert!(e.contains("\n  changed  mm: two"), "{e}");
     }
 
     #[test]

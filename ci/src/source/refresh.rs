@@ -70,35 +70,11 @@ impl Series {
     /// below the oldest one that has the subject of a patch, if none is given. `kdir` is only read, and the
     /// cover letter stays.
     pub fn refresh(&self, patches: &Path, kdir: &Path, base: Option<&str>) -> Result<String> {
-        check_supported(&version_of(kdir)?)?;
-        check_line_ends(kdir)?;
-        if !is_git(kdir)? {
-            let what = format!(
-                "{} is no git tree, and patches are made of commits",
-                kdir.display()
-            );
-            return Err(fail(Exit::Tree, what));
-        }
-        check_clean(kdir)?;
-        let (base, subject) = self.base(kdir, base)?;
-        let commits = check_commits(kdir, &base)?;
-        let files = Snapshot::of(kdir)?;
         let made = tempfile::Builder::new()
             .prefix(".refresh-")
             .tempdir_in(patches)
             .or_exit(Exit::Tree)?;
-        output(&mut format_patch(kdir, &base, made.path())).or_exit(Exit::Tree)?;
-        let series = Series::load(made.path())?;
-        let paths = series.paths()?;
-        let paths: Vec<&Path> = paths.iter().map(|p| &**p).collect();
-        if series.patches.len() != commits || files.patched(&base, &paths)? != files.tree {
-            let what = format!(
-                "the patches that git format-patch makes of {} do not make its files",
-                kdir.display()
-            );
-            return Err(fail(Exit::Tree, what));
-        }
-        let mut said = format!("{commits} patches from {} {subject}", &base[..12]);
+        let (series, mut said) = self.made_of(kdir, base, made.path())?;
         let (old, new) = (texts(self)?, texts(&series)?);
         if old == new {
             return Ok(format!("{said}: as they were"));
@@ -117,6 +93,50 @@ impl Series {
             fs::remove_file(patches.join(name)).or_exit(Exit::Tree)?;
         }
         Ok(said)
+    }
+
+    /// Of a tree that this series was just put on: whether `refresh` would leave every byte as it is.
+    pub fn check_unchanged_by_refresh(&self, kdir: &Path) -> Result<()> {
+        let made = tempfile::tempdir()?;
+        let (series, _) = self.made_of(kdir, None, made.path())?;
+        if texts(self)? != texts(&series)? {
+            let what = format!(
+                "`make refresh` would change patches/{}",
+                compared(self, &series)?
+            );
+            return Err(fail(Exit::Test, what));
+        }
+        Ok(())
+    }
+
+    /// The patches that the commits of `kdir` make, in the empty folder `into`, and what they are made of.
+    fn made_of(&self, kdir: &Path, base: Option<&str>, into: &Path) -> Result<(Series, String)> {
+        check_supported(&version_of(kdir)?)?;
+        check_line_ends(kdir)?;
+        if !is_git(kdir)? {
+            let what = format!(
+                "{} is no git tree, and patches are made of commits",
+                kdir.display()
+            );
+            return Err(fail(Exit::Tree, what));
+        }
+        check_clean(kdir)?;
+        let (base, subject) = self.base(kdir, base)?;
+        let commits = check_commits(kdir, &base)?;
+        let files = Snapshot::of(kdir)?;
+        output(&mut format_patch(kdir, &base, into)).or_exit(Exit::Tree)?;
+        let series = Series::load(into)?;
+        let paths = series.paths()?;
+        let paths: Vec<&Path> = paths.iter().map(|p| &**p).collect();
+        if series.patches.len() != commits || files.patched(&base, &paths)? != files.tree {
+            let what = format!(
+                "the patches that git format-patch makes of {} do not make its files",
+                kdir.display()
+            );
+            return Err(fail(Exit::Tree, what));
+        }
+        let said = format!("{commits} patches from {} {subject}", &base[..12]);
+        Ok((series, said))
     }
 
     /// The commit below the series, and its subject.
@@ -334,6 +354,7 @@ mod tests {
             "{text}"
         );
         assert!(refresh(&f, None).unwrap().ends_with(": as they were"));
+        f.series.check_unchanged_by_refresh(&f.tree).unwrap();
         assert_eq!(tree_hash(&f.tree).unwrap(), tree);
         f.series.unapply(&f.tree).unwrap();
         f.series.apply(&f.tree).unwrap();
