@@ -409,6 +409,22 @@ pub mod tests {
         assert!(e.to_string().contains(part), "{e:#}");
     }
 
+    /// No lane reads this file: kunit.py does, for whoever has the series and not this repository.
+    #[test]
+    fn the_series_brings_kunit_py_the_options_of_its_suite() {
+        let patches = Path::new(env!("CARGO_MANIFEST_DIR")).join("../patches");
+        let file = Path::new("mm/tests/.kunitconfig");
+        let series = Series::load(&patches).unwrap();
+        let of_file = series.patches.iter().flat_map(|p| &p.added);
+        let lines: Vec<&str> = of_file
+            .filter(|(f, _)| f == file)
+            .map(|(_, line)| line.as_str())
+            .collect();
+        for option in ["CONFIG_KUNIT=y", "CONFIG_PAGE_ALLOC_NO_LOCKS_KUNIT_TEST=y"] {
+            assert!(lines.contains(&option), "{option}: {lines:?}");
+        }
+    }
+
     #[test]
     fn the_series_is_read_as_git_am_reads_it() {
         let f = fixture(false);
