@@ -240,10 +240,13 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_that_failed_before_its_tests_says_why() {
+    fn a_lane_says_what_it_did_again_and_why_it_failed_before_its_tests() {
         let mut again = lane("again");
         again.suite.as_mut().unwrap().cases[0].repetitions = 2;
         assert!(render_screen(&run(vec![again])).contains("repeated inside a case: "));
+        let mut twice = lane("twice");
+        twice.hung = vec!["boot main hung".to_owned()];
+        assert!(render_screen(&run(vec![twice])).contains("NOTE twice: boot main hung"));
         let mut hung = lane("hung");
         hung.suite = None;
         hung.checks = vec![Check::failed("hung", Exit::Hang, "boot hung")];

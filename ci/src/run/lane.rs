@@ -145,7 +145,7 @@ fn tell_hung(folder: &Path, boots: &[String]) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::lane::spec::Lane;
-    use crate::run::ready::tests::made_up;
+    use crate::run::ready::tests::{FINE, made_up, small_lane};
     use serde_json::json;
     use std::collections::BTreeMap;
     use std::fs;
@@ -186,5 +186,27 @@ mod tests {
         let (_, shared) = lane.later_boots().swap_remove(0);
         let plan = read("kunit-numa/plan");
         assert!(!shared.is_empty() && plan.lines().count() == shared.len());
+    }
+
+    #[test]
+    fn a_boot_that_was_repeated_is_told_with_where_it_hung() {
+        for (script, boots) in [
+            (FINE.to_owned(), 0),
+            (
+                format!("if mkdir $HOME/tried; then sleep 1000; else {FINE}; fi"),
+                1,
+            ),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let ready = made_up(dir.path(), small_lane(dir.path(), "x86_64", 3, 60), &script);
+            let plan = Plan::new(&ready.lane.stress, None, &BTreeMap::new());
+            let report = boot_lane(&ready, &json!({}), &plan, &mut Tally::default()).unwrap();
+            assert_eq!(report.hung.len(), boots, "{:?}", report.hung);
+            for told in report.hung {
+                let (what, file) = told.split_once(": see ").unwrap();
+                assert_eq!(what, "boot main hung and was repeated");
+                assert!(Path::new(file).exists(), "{file}");
+            }
+        }
     }
 }

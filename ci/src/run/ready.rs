@@ -195,6 +195,18 @@ pub mod tests {
         }
     }
 
+    /// A lane that demands next to nothing, and waits for so many seconds.
+    pub fn small_lane(dir: &Path, arch: &str, boot: u64, run: u64) -> Lane {
+        let lane = format!(
+            "#: about = \"x\"\n#: arch = \"{arch}\"\n#: cpus = 1\n#: memory = \"1G\"\n\
+            #: limits = {{ boot = {boot}, run = {run}, shutdown = 60 }}\n#: [stress]\n#: obtained = 1\n\
+            #: obtained_each = 1\n#: contexts = []\n"
+        );
+        let path = dir.join("l.config");
+        fs::write(&path, lane).unwrap();
+        Lane::read(&path, "l", &Cases::builtin()).unwrap()
+    }
+
     /// A guest whose virtme-ng is `script`, which has a second to boot.
     fn booted(script: &str) -> (Outcome, tempfile::TempDir) {
         booted_on("x86_64", 60, script)
@@ -202,19 +214,12 @@ pub mod tests {
 
     fn booted_on(arch: &str, run: u64, script: &str) -> (Outcome, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();
-        let lane = format!(
-            "#: about = \"x\"\n#: arch = \"{arch}\"\n#: cpus = 1\n#: memory = \"1G\"\n\
-            #: limits = {{ boot = 1, run = {run}, shutdown = 60 }}\n#: [stress]\n#: obtained = 1\n\
-            #: obtained_each = 1\n#: contexts = []\n"
-        );
-        let path = dir.path().join("l.config");
-        fs::write(&path, lane).unwrap();
-        let lane = Lane::read(&path, "l", &Cases::builtin()).unwrap();
+        let lane = small_lane(dir.path(), arch, 1, run);
         let ready = made_up(dir.path(), lane, script);
         (ready.boot("main", "", Duration::ZERO).unwrap(), dir)
     }
 
-    const FINE: &str = "echo NOLOCKS: guest up; echo NOLOCKS: guest done";
+    pub const FINE: &str = "echo NOLOCKS: guest up; echo NOLOCKS: guest done";
 
     #[test]
     fn a_boot_that_hangs_is_repeated_once_and_told() {
