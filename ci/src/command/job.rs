@@ -216,6 +216,10 @@ pub fn check_users_tree(kdir: Option<&Path>) -> Result<()> {
 #[cfg(test)]
 pub mod tests {
     use super::*;
+    use crate::build::kernel::tests::placed;
+    use crate::report::run::RunReport;
+    use crate::run::ready::tests::{FINE, made_up, small_lane};
+    use crate::source::series::tests::{fixture, sh};
 
     pub fn job(cache: &Path) -> Job {
         Job {
@@ -224,5 +228,33 @@ pub mod tests {
             yes: false,
             jobs: None,
         }
+    }
+
+    #[test]
+    fn what_a_tree_has_of_its_own_lies_where_the_report_says() {
+        let f = fixture(true);
+        let dir = tempfile::tempdir().unwrap();
+        let job = job(&dir.path().join("cache"));
+        let told = |own: &str| {
+            sh(&f.tree, own);
+            let tree = tree::open_users_tree(&f.tree).unwrap();
+            let source = tree.prepare(&job.cache, &f.series, "").unwrap();
+            let ready = made_up(dir.path(), small_lane(dir.path(), "x86_64", 1, 1), FINE);
+            let plan = Plan::stress(&ready.lane, &Default::default(), None).unwrap();
+            let build = placed(&job.cache.root);
+            let metadata = job.metadata(&ready, &source, &build, &plan).unwrap();
+            let report = RunReport {
+                metadata: json!([metadata]),
+                ..RunReport::default()
+            };
+            let told = report.changed();
+            let lanes: Vec<_> = told.iter().map(|(lane, _)| (*lane).to_owned()).collect();
+            let diff = fs::read_to_string(ready.folder.join(DIFFERENCE));
+            (lanes, diff.unwrap_or_default())
+        };
+        assert_eq!(told("true"), (vec![], String::new()));
+        let (lanes, diff) = told("echo mine >> Makefile");
+        assert_eq!(lanes, ["l"]);
+        assert!(diff.contains("+mine\n"), "{diff}");
     }
 }

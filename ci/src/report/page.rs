@@ -7,6 +7,7 @@ use crate::report::numbers::{per_call, percent, thousands, time};
 use crate::report::pictures::{bars, burst_lines, bursts, legend};
 use crate::report::run::{LaneReport, RunReport, apis, unique};
 use crate::report::screen::{say_models, say_queue, say_total};
+use crate::source::tree::DIFFERENCE;
 use anyhow::Result;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -237,22 +238,6 @@ svg{max-width:100%;height:auto}svg [fill='#000000']{fill:var(--fg)}svg [stroke='
 .legend span{margin-right:1.2rem}.legend i{display:inline-block;width:.8em;height:.8em;margin-right:.4em}
 ";
 
-/// The lanes whose kernel was not made of patches/ as it is.
-fn changed(report: &RunReport) -> Vec<(&str, &'static str)> {
-    let lanes = report.metadata.as_array().into_iter().flatten();
-    lanes
-        .filter_map(|lane| {
-            let changes = lane["changes"].as_object()?;
-            let text = if changes["had_series"] == true {
-                "the series with changes of the tree's own"
-            } else {
-                "patches/ on top of work that was not committed"
-            };
-            Some((lane["lane"].as_str()?, text))
-        })
-        .collect()
-}
-
 /// A page that needs nothing but itself.
 pub fn render_page(report: &RunReport) -> Result<String> {
     let sections = report
@@ -274,7 +259,9 @@ pub fn render_page(report: &RunReport) -> Result<String> {
                 h1 { "nolocks: run report" }
                 (overview(report))
                 p .dim { (say_total(report)) }
-                @for (lane, text) in changed(report) { p { (lane) ": " (text) " (local.diff)" } }
+                @for (lane, what) in report.changed() {
+                    p { (lane) ": " (what) " (" a href={ (lane) "/" (DIFFERENCE) } { (DIFFERENCE) } ")" }
+                }
                 @if let Some(models) = say_models(report) { p .dim { (models) } }
                 @for section in sections { (section) }
                 section {
@@ -328,5 +315,25 @@ mod tests {
         ] {
             assert!(page.contains(word), "{word}");
         }
+    }
+
+    #[test]
+    fn a_kernel_that_is_not_of_the_series_as_it_is_says_so() {
+        let mut run = run(vec![lane("as-it-is"), lane("edited"), lane("work")]);
+        run.metadata = serde_json::json!([
+            { "lane": "as-it-is", "changes": null },
+            { "lane": "edited", "changes": { "had_series": true } },
+            { "lane": "work", "changes": { "had_series": false } },
+        ]);
+        let page = render_page(&run).unwrap();
+        let link = |lane| format!("(<a href=\"{lane}/local.diff\">local.diff</a>)");
+        for (lane, what) in [
+            ("edited", "the series with changes of the tree's own"),
+            ("work", "patches/ on top of work that was not committed"),
+        ] {
+            let text = format!("<p>{lane}: {what} {}</p>", link(lane));
+            assert!(page.contains(&text), "{text}");
+        }
+        assert!(!page.contains(&link("as-it-is")));
     }
 }

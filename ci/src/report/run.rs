@@ -6,6 +6,7 @@ use crate::facts::suite::{Locks, Stat, Status, Suite};
 use crate::verdict::check::Check;
 use crate::verdict::judge::{BootReport, ControlResult};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct LaneReport {
@@ -35,10 +36,10 @@ pub struct LaneReport {
     pub checks: Vec<Check>,
 }
 
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct RunReport {
     pub lanes: Vec<LaneReport>,
-    pub metadata: serde_json::Value,
+    pub metadata: Value,
     /// From the command to this report.
     pub total_s: f64,
     /// Whether kernels of an earlier run were there: `cold` or `warm`.
@@ -162,6 +163,20 @@ impl RunReport {
     pub fn lock_contexts(&self) -> Vec<&str> {
         let locks = self.lanes.iter().flat_map(LaneReport::locks);
         unique(locks.map(|l| l.context.as_str()))
+    }
+
+    /// The lanes whose kernel was not made of patches/ as it is, and of what it was made.
+    pub fn changed(&self) -> Vec<(&str, &'static str)> {
+        let lanes = self.metadata.as_array().into_iter().flatten();
+        let what = |lane: &'_ Value| {
+            let changes = lane["changes"].as_object()?;
+            Some(match changes["had_series"] == true {
+                true => "the series with changes of the tree's own",
+                false => "patches/ on top of work that was not committed",
+            })
+        };
+        let told = lanes.filter_map(|lane| Some((lane["lane"].as_str()?, what(lane)?)));
+        told.collect()
     }
 }
 

@@ -45,11 +45,9 @@ pub fn finish(
     write_atomic(&run.join("junit.xml"), &junit)?;
     println!("\n{}", render_screen(&report));
     println!("report: {}", run.join("report.html").display());
-    for lane in report.metadata.as_array().into_iter().flatten() {
-        if let (false, Some(name)) = (lane["changes"].is_null(), lane["lane"].as_str()) {
-            let file = run.join(name).join(DIFFERENCE);
-            println!("not patches/ as it is: {}", file.display());
-        }
+    for (lane, _) in report.changed() {
+        let file = run.join(lane).join(DIFFERENCE);
+        println!("not patches/ as it is: {}", file.display());
     }
     let result = tally.result();
     if let Err(e) = &result {
