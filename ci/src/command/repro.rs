@@ -94,6 +94,16 @@ impl Job {
         finish::start_clock();
         let recorded = self.lane_folders(old)?;
         setup::ensure(&self.cache, Need::Lanes, self.yes)?;
+        self.boot_again(recorded, |folder, lane| {
+            Ready::again(&self.cache, folder, lane)
+        })
+    }
+
+    fn boot_again(
+        &self,
+        recorded: Vec<LaneFolder>,
+        ready: impl Fn(&Path, &Lane) -> Result<Ready>,
+    ) -> Result<()> {
         let run = self.run_folder("repro")?;
         let mut tally = Tally::default();
         let mut reports = Vec::new();
@@ -109,7 +119,7 @@ impl Job {
                     copy(&old.folder.join(part), &folder)?;
                 }
             }
-            let ready = Ready::again(&self.cache, &folder, &old.lane)?;
+            let ready = ready(&folder, &old.lane)?;
             let report = boot_lane(&ready, &old.metadata, &old.plan, &mut tally)?;
             reports.push((report, old.metadata));
         }
@@ -158,4 +168,99 @@ pub fn boots(lane: &Path) -> Result<Vec<PathBuf>> {
 
 fn copy(from: &Path, into: &Path) -> Result<()> {
     output(Command::new("cp").arg("--recursive").arg(from).arg(into)).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::exit::stage;
+    use crate::command::job::tests::job;
+    use crate::guest::boot::Guest;
+    use crate::report::run::RunReport;
+    use crate::run::ready::tests::{idle_plan, made_up, small_lane};
+    use crate::verdict::standards::tests::keep_older;
+    use serde_json::json;
+
+    /// A virtme-ng that runs the guest's script of its run.
+    const VNG: &str = "for word; do case $word in --rwdir=/mnt=*) cd ${word#--rwdir=/mnt=};; \
+        esac; done; sh guest.sh";
+    /// Says and leaves what the run's own cases and rules know, and today's do not.
+    const OLDER: &str = "echo NOLOCKS: guest up; echo NOLOCKS: guest done; echo on fire
+        cat >main/out/kunit.txt <<END
+KTAP version 1
+1..1
+    KTAP version 1
+    # Subtest: older
+    1..1
+    ok 1 a
+ok 1 older
+END
+";
+
+    /// Of the newest run that a command made.
+    fn report(job: &Job, command: &str) -> (PathBuf, RunReport) {
+        let runs = fs::read_dir(job.cache.root.join("runs")).unwrap();
+        let runs = runs.map(|run| run.unwrap().path());
+        let run = runs.filter(|run| run.display().to_string().contains(command));
+        let run = run.max().unwrap();
+        let report: RunReport = cache::read_json(&run.join("report.json")).unwrap();
+        let total_s = 0.0;
+        (run, RunReport { total_s, ..report })
+    }
+
+    #[test]
+    fn a_run_is_booted_and_judged_again_by_what_it_has_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let job = job(&dir.path().join("cache"));
+        let run = job.run_folder("stress").unwrap();
+        let folder = run.join("l");
+        fs::create_dir_all(folder.join("modules")).unwrap();
+        let lane = small_lane(dir.path(), "x86_64", 60, 60);
+        let metadata = json!({ "lane": "l", "plan": idle_plan(&lane) });
+        for (part, text) in [
+            ("kernel", ""),
+            ("System.map", ""),
+            ("config", ""),
+            ("guest.sh", OLDER),
+            (
+                "lane.config",
+                &format!("{}#: [kunit]\n#: older = []\n", lane.config),
+            ),
+            ("metadata.json", &metadata.to_string()),
+        ] {
+            fs::write(folder.join(part), text).unwrap();
+        }
+        keep_older(&folder);
+        let again = |folder: &Path, lane: &Lane| {
+            let ready = made_up(dir.path(), lane.clone(), VNG);
+            let (folder, share) = (folder.to_owned(), folder.to_owned());
+            let guest = Guest {
+                share,
+                ..ready.guest
+            };
+            Ok(Ready {
+                folder,
+                guest,
+                ..ready
+            })
+        };
+        let recorded = job.lane_folders(&run).unwrap();
+        let e = job.boot_again(recorded, again).unwrap_err();
+        assert_eq!(stage(&e), Some(Exit::Splat));
+        let (run, booted) = report(&job, "repro");
+        assert_eq!(
+            booted.lanes[0].problems(),
+            ["fire (console line 3): on fire"]
+        );
+        let e = job.judge(&run, false).unwrap_err();
+        assert_eq!(stage(&e), Some(Exit::Splat));
+        assert_eq!(report(&job, "judge").1, booted);
+        let e = job.judge(&run, true).unwrap_err();
+        assert_eq!(stage(&e), Some(Exit::Test));
+        let problems = report(&job, "judge").1.lanes[0].problems().join("; ");
+        assert!(
+            problems.starts_with("KUnit suite older: its cases: a was"),
+            "{problems}"
+        );
+    }
 }

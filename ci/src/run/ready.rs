@@ -175,6 +175,7 @@ pub mod tests {
     use super::*;
     use crate::guest::boot::tests::guest;
     use crate::lane::cases::Cases;
+    use crate::lane::plan::Plan;
     use crate::verdict::standards::Standards;
 
     /// `lane` with a guest whose virtme-ng is `script`, both at home in `dir`.
@@ -205,6 +206,16 @@ pub mod tests {
         let path = dir.join("l.config");
         fs::write(&path, lane).unwrap();
         Lane::read(&path, "l", &Cases::builtin()).unwrap()
+    }
+
+    /// Loads nothing, so that each boot that ends well is green.
+    pub fn idle_plan(lane: &Lane) -> Plan {
+        let plan = Plan::new(&lane.stress, None, &Default::default());
+        Plan {
+            load: None,
+            lines: format!("nothing at all seed={}", plan.params["seed"]),
+            ..plan
+        }
     }
 
     /// A guest whose virtme-ng is `script`, which has a second to boot.
