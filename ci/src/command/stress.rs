@@ -10,6 +10,7 @@ use crate::lane::spec::Lane;
 use crate::report::run::LaneReport;
 use crate::run::beside::{ReadyLane, boot_all, how_many};
 use crate::run::finish::finish;
+use crate::run::ready::HUNG;
 use crate::verdict::tally::Tally;
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -86,8 +87,9 @@ impl Job {
             let reports = self.boot_beside(lanes.iter().map(of).collect(), &mut tally)?;
             for (report, _) in &reports {
                 let how = match report.problems().join("; ") {
-                    why if why.is_empty() => "green".to_owned(),
-                    why => why,
+                    why if !why.is_empty() => why,
+                    _ if report.hung.is_empty() => "green".to_owned(),
+                    _ => "green, after a boot that hung".to_owned(),
                 };
                 println!("repetition {nth} of {repeat}: {}: {how}", report.name);
             }
@@ -95,8 +97,13 @@ impl Job {
                 return finish(run, reports, cache, &tally);
             }
             for (ready, ..) in &lanes {
-                let kept = ready.folder.join(format!("{MAIN}-{nth}"));
-                fs::rename(ready.folder.join(MAIN), kept)?;
+                for behind in ["", HUNG] {
+                    let boot = ready.folder.join(format!("{MAIN}{behind}"));
+                    let kept = ready.folder.join(format!("{MAIN}-{nth}{behind}"));
+                    if boot.exists() {
+                        fs::rename(boot, kept)?;
+                    }
+                }
             }
         }
         if repeat > 1 {
@@ -146,5 +153,83 @@ pub fn cache_was(known: &BTreeSet<PathBuf>, builds: &[(Lane, Build)]) -> &'stati
     match builds.iter().all(|(_, b)| known.contains(&b.dir)) {
         true => "warm",
         false => "cold",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::cache::read_json;
+    use crate::base::exit::{Exit, stage};
+    use crate::command::job::tests::job;
+    use crate::report::run::RunReport;
+    use crate::run::ready::tests::{FINE, idle_plan, made_up, small_lane};
+
+    /// At most `repeat` repetitions, of a guest that says `FINE` behind `script`, which knows which boot it is. With
+    /// the report, and how often it was booted.
+    fn repeated(
+        dir: &Path,
+        limit: u64,
+        repeat: u32,
+        script: &str,
+    ) -> (Result<()>, RunReport, usize) {
+        let script = format!("echo >>$HOME/boots; nth=$(wc -l <$HOME/boots); {script}; {FINE}");
+        let ready = made_up(dir, small_lane(dir, "x86_64", limit, 60), &script);
+        let plan = idle_plan(&ready.lane);
+        let job = job(&dir.join("cache"));
+        let lanes = vec![(ready, plan, json!({}))];
+        let result = job.boot_repeatedly(dir, lanes, "warm", repeat);
+        let boots = fs::read_to_string(dir.join("boots")).unwrap();
+        let report = read_json(&dir.join("report.json")).unwrap();
+        (result, report, boots.lines().count())
+    }
+
+    #[test]
+    fn repetitions_end_with_the_first_red_one_and_the_green_ones_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let script =
+            "echo nth=$nth; [ $nth != 3 ] || echo 'BUG: scheduling while atomic: a/0/1/0x2'";
+        let (result, report, boots) = repeated(dir.path(), 60, 5, script);
+        assert_eq!(stage(&result.unwrap_err()), Some(Exit::Splat));
+        assert!(!report.lanes[0].has_passed());
+        assert_eq!(boots, 3);
+        let read = |file: &str| fs::read_to_string(dir.path().join("run").join(file)).unwrap();
+        let mut seeds = Vec::new();
+        for (nth, boot) in [(1, "main-1"), (2, "main-2"), (3, "main")] {
+            let console = read(&format!("{boot}/console.txt"));
+            assert!(
+                console.contains(&format!("nth={nth}\n")),
+                "{boot}: {console}"
+            );
+            let plan = read(&format!("{boot}/plan"));
+            let seed = plan.trim().rsplit('=').next().unwrap().parse::<u64>();
+            seeds.push(seed.unwrap() - nth);
+        }
+        assert_eq!(seeds, [seeds[0]; 3]);
+        assert!(!dir.path().join("run/main-3").exists());
+    }
+
+    #[test]
+    fn a_repetition_that_hung_at_first_keeps_what_it_left_to_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        // The first and the second repetition, each at its first boot.
+        let script = "echo nth=$nth; case $nth in 1|3) sleep 1000;; esac";
+        let (result, report, boots) = repeated(dir.path(), 3, 3, script);
+        result.unwrap();
+        assert_eq!(boots, 5);
+        for (nth, boot) in [
+            (1, "main-1-hung"),
+            (2, "main-1"),
+            (3, "main-2-hung"),
+            (5, "main"),
+        ] {
+            let console = dir.path().join(format!("run/{boot}/console.txt"));
+            let console = fs::read_to_string(console).unwrap();
+            assert!(
+                console.contains(&format!("nth={nth}\n")),
+                "{boot}: {console}"
+            );
+        }
+        assert_eq!(report.lanes[0].hung, [""; 0]);
     }
 }
