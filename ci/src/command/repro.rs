@@ -11,6 +11,7 @@ use crate::lane::spec::Lane;
 use crate::run::finish::{self, finish};
 use crate::run::lane::{Recorded, boot_lane, judge_lane};
 use crate::run::ready::Ready;
+use crate::source::tree::DIFFERENCE;
 use crate::verdict::standards::{CASES, RULES, Standards};
 use crate::verdict::tally::Tally;
 use anyhow::{Context, Result};
@@ -113,8 +114,8 @@ impl Job {
             for part in ["kernel", "System.map", "config", "lane.config", "modules"] {
                 copy(&old.folder.join(part), &folder)?;
             }
-            // Runs of a time when these were not kept are repeated with today's.
-            for part in ["guest.sh", CASES, RULES] {
+            // Runs of a time when the first three were not kept are repeated with today's.
+            for part in ["guest.sh", CASES, RULES, DIFFERENCE] {
                 if old.folder.join(part).exists() {
                     copy(&old.folder.join(part), &folder)?;
                 }
@@ -141,8 +142,10 @@ impl Job {
             };
             let folder = into.join(&old.lane.name);
             fs::create_dir_all(&folder)?;
-            for boot in boots(&old.folder)? {
-                copy(&boot, &folder)?;
+            let difference = old.folder.join(DIFFERENCE);
+            let difference = Some(difference).filter(|file| file.exists());
+            for part in boots(&old.folder)?.into_iter().chain(difference) {
+                copy(&part, &folder)?;
             }
             let lane = Recorded {
                 lane: &old.lane,
@@ -197,13 +200,15 @@ ok 1 older
 END
 ";
 
-    /// Of the newest run that a command made.
+    /// Of the newest run that a command made, which has what the tree had of its own.
     fn report(job: &Job, command: &str) -> (PathBuf, RunReport) {
         let runs = fs::read_dir(job.cache.root.join("runs")).unwrap();
         let runs = runs.map(|run| run.unwrap().path());
         let run = runs.filter(|run| run.display().to_string().contains(command));
         let run = run.max().unwrap();
         let report: RunReport = cache::read_json(&run.join("report.json")).unwrap();
+        let difference = fs::read_to_string(run.join("l").join(DIFFERENCE));
+        assert_eq!(difference.unwrap(), "+mine", "{}", run.display());
         let total_s = 0.0;
         (run, RunReport { total_s, ..report })
     }
@@ -222,6 +227,7 @@ END
             ("System.map", ""),
             ("config", ""),
             ("guest.sh", OLDER),
+            (DIFFERENCE, "+mine"),
             (
                 "lane.config",
                 &format!("{}#: [kunit]\n#: older = []\n", lane.config),
