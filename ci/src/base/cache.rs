@@ -28,6 +28,7 @@ const MADE: &[&str] = &[
     "compile-fail",
     "home",
     "modules",
+    "modules-bench",
     "mutants",
     "perf",
     "runs",

@@ -210,6 +210,15 @@ mod tests {
     }
 
     #[test]
+    fn clean_knows_where_each_is_built() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(Some(dir.path())).unwrap();
+        for what in [What::All, What::Bench, What::Clippy] {
+            cache.dir(what.name()).unwrap();
+        }
+    }
+
+    #[test]
     fn a_missing_module_names_its_stage() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("rust-module")).unwrap();
