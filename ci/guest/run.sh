@@ -30,6 +30,7 @@ save_kunit() {
 	done
 }
 
+loads=
 say "guest up"
 # A lane that did not get what it asked for proves nothing: the guest then ends too early.
 sh -e "$boot/setup" || {
@@ -82,20 +83,28 @@ while read -r verb name file params <&3; do
 				stat >"$out/perf-kmem.txt" 2>&1
 		rc=$?
 		;;
-	bpf)
-		# Attached for so many seconds, while each CPU has its ticks; then what the programs have counted.
-		pids=
-		for _ in $(seq "$(nproc)"); do
-			while :; do :; done &
-			pids="$pids $!"
+	load)
+		# For all steps that follow, a process for each CPU: what it does is the name.
+		rc=0
+		for nth in $(seq "$(nproc)"); do
+			case $name in
+			busy) while :; do :; done & ;;
+			forks) while :; do (:); done & ;;
+			# Of a part of its own of a device that is larger than memory.
+			readers) dd if=/dev/nullb0 of=/dev/null bs=1M skip=$((nth * 8192)) 2>/dev/null & ;;
+			*) rc=1 ;;
+			esac
+			loads="$loads $!"
 		done
+		[ "$name" != readers ] || until grep -q "^pgsteal_direct [1-9]" /proc/vmstat; do sleep 1; done
+		;;
+	bpf)
+		# Attached for so many seconds; then what the programs have counted.
 		mount -t bpf bpf /sys/fs/bpf &&
 			"$BPFTOOL" prog loadall "/mnt/modules/$file" /sys/fs/bpf/programs pinmaps /sys/fs/bpf/maps autoattach &&
 			sleep "$params" && rm -r /sys/fs/bpf/programs &&
 			counted=$("$BPFTOOL" map dump pinned /sys/fs/bpf/maps/outcomes)
 		rc=$?
-		# shellcheck disable=SC2086
-		kill $pids
 		# One line of many, on purpose.
 		# shellcheck disable=SC2086
 		[ $rc != 0 ] || say "counted "$counted
@@ -108,6 +117,9 @@ while read -r verb name file params <&3; do
 	esac
 	say "case $name rc=$rc"
 done 3<"$boot/plan"
+# Words on purpose.
+# shellcheck disable=SC2086
+[ -z "$loads" ] || kill $loads
 
 scan_leaks
 cat /proc/lockdep_stats >"$out/lockdep_stats" 2>/dev/null

@@ -40,6 +40,7 @@ const MODULES: &[&str] = &[
 const FUNCTION: &str = "module slub_kunit slub_kunit.ko
 module test_vmalloc test_vmalloc.ko run_test_mask=768 test_loop_count=20000 nr_threads=4
 hold rcutorture rcutorture.ko 60 torture_type=rcu onoff_interval=200 stat_interval=0 verbose=0
+load busy
 bpf task_storage task_storage.bpf.o 10
 ";
 
