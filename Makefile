@@ -36,7 +36,7 @@ help:
 	@echo 'make series-check  build and boot every prefix of the series'
 	@echo 'make sparse        sparse on what the series touches in mm/, with a seeded error as control'
 	@echo 'make bench         instructions of a page and of queueing an object, with and without the series'
-	@echo 'make torture       slub_kunit, test_vmalloc, rcutorture, rcuscale and a BPF program on PREEMPT_RT, with and without the series'
+	@echo 'make torture       slub_kunit, test_vmalloc, rcutorture, rcuscale, a BPF program and alloc_pages_nolock() under load, with and without the series'
 	@echo 'make apply KDIR=   put the series on your 7.3 tree (git am, or patch where there is no git)'
 	@echo 'make unapply KDIR= take it off again'
 	@echo 'make rebase KDIR=  put it on a newer 7.3.x that it no longer fits as it is: git am --3way, and what to do about a conflict'

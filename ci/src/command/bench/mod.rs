@@ -11,7 +11,7 @@ mod profile;
 mod tables;
 
 use crate::base::cache::{write_atomic, write_json};
-use crate::build::kernel::Stamp;
+use crate::build::kernel::{Build, Stamp};
 use crate::build::modules::{What, build_modules};
 use crate::command::job::Job;
 use crate::command::series_check::without_options;
@@ -22,7 +22,7 @@ use crate::lane::spec::Lane;
 use crate::report::table::{markdown, table};
 use crate::run::ready::Ready;
 use crate::source::series::Series;
-use crate::source::tree::Origin;
+use crate::source::tree::{Origin, Prepared};
 use crate::verdict::judge::judge_boot_with_case;
 use crate::verdict::tally::Tally;
 use anyhow::{Context, Result};
@@ -93,7 +93,7 @@ impl Machine {
     }
 }
 
-fn is_rt(lane: &Lane) -> bool {
+pub fn is_rt(lane: &Lane) -> bool {
     let mut options = lane.config.lines();
     options.any(|line| line == "CONFIG_PREEMPT_RT=y")
 }
@@ -226,7 +226,21 @@ fn preface(date: &str, with: &Side) -> String {
     )
 }
 
-/// On the machine's kernel with as much of the series as is given.
+/// The machine's kernel with as much of the series as is given, and the lane that this is.
+pub fn build_kernel(job: &Job, machine: &Lane, series: &Series) -> Result<(Lane, Prepared, Build)> {
+    let side = match series.patches.is_empty() {
+        true => "without",
+        false => "with",
+    };
+    let lane = Lane {
+        name: format!("{}-{side}", machine.name),
+        ..machine.clone()
+    };
+    let fragment = without_options(&job.fragment()?, DEBUGGING);
+    let (source, build) = job.build_machine_kernel("bench", &lane, series, &fragment)?;
+    Ok((lane, source, build))
+}
+
 fn measure(
     job: &Job,
     run: &Path,
@@ -235,19 +249,13 @@ fn measure(
     tally: &mut Tally,
 ) -> Result<Side> {
     let with = !series.patches.is_empty();
-    let side = if with { "with" } else { "without" };
-    let lane = Lane {
-        name: format!("{}-{side}", machine.name),
-        ..machine.clone()
-    };
+    let (lane, source, build) = build_kernel(job, machine, series)?;
     let (what, modules): (_, Vec<&str>) = match with {
         true => (What::All, MODULES.iter().copied().chain([QUEUE]).collect()),
         false => (What::Bench, MODULES.to_vec()),
     };
     // Elsewhere the lists have a page for an interrupt, too.
     let loops = with && is_rt(&lane);
-    let fragment = without_options(&job.fragment()?, DEBUGGING);
-    let (source, build) = job.build_machine_kernel("bench", &lane, series, &fragment)?;
     let built = build_modules(&job.cache, &build.dir, lane.arch, &job.checkout, what)?;
     let own: &[&str] = if loops { &[PAGES, STRESS] } else { &[PAGES] };
     let everything = [own, &modules[..]].concat();

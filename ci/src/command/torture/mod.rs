@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `make torture`: tests that nobody here wrote, of what the series changes in the tree, with the series
-//! and without it: slub_kunit, test_vmalloc, rcutorture, and rcuscale's kfree_rcu() test; and a BPF program
-//! that needs memory in a hard interrupt.
+//! and without it: slub_kunit, test_vmalloc, rcutorture, and rcuscale's kfree_rcu() test; a BPF program
+//! that needs memory in a hard interrupt; and the load under which alloc_pages_nolock() was reported to fail.
+
+mod reported;
 
 use crate::base::cache::{write_atomic, write_json};
 use crate::base::pins::LLVM;
@@ -106,12 +108,7 @@ pub fn run(job: &Job) -> Result<()> {
             sides.insert(name, side(job, &run, &lane, &prefix, &bpf, &mut tally)?);
         }
         let (header, rows) = rows(&sides["without"], &sides["with"]);
-        println!(
-            "\n{}\n{}",
-            machine.about,
-            table(header.clone(), rows.clone(), 1)
-        );
-        text += &format!("\n## {}\n\n{}", machine.about, markdown(&header, &rows, 1));
+        text += &show(&machine.about, header, rows);
         for (side, what, often, gets) in SHARES {
             tally.check(
                 &format!(
@@ -140,12 +137,25 @@ pub fn run(job: &Job) -> Result<()> {
         }
         results.insert(machine.name.as_str(), sides);
     }
-    write_json(&run.join("torture.json"), &json!(results))?;
+    let reported = reported::measure(job, &run, &series, &mut tally)?;
+    for machine in &reported {
+        let (header, rows) = machine.rows();
+        text += &show(&machine.about, header, rows);
+    }
+    let all = json!({ "own": results, "reported": reported });
+    write_json(&run.join("torture.json"), &all)?;
     let page = run.join("torture.md");
     write_atomic(&page, &text)?;
     println!("results: {}", page.display());
     println!("{}", tally.closing());
     tally.result()
+}
+
+/// Prints a table, and returns it for the page.
+fn show(about: &str, header: Vec<String>, rows: Vec<Vec<String>>) -> String {
+    let page = format!("\n## {about}\n\n{}", markdown(&header, &rows, 1));
+    println!("\n{about}\n{}", table(header, rows, 1));
+    page
 }
 
 /// Judges how many came of how many.
