@@ -56,9 +56,20 @@ void nolocks_nmi_send(unsigned int cpu);
 int nolocks_watch_locks(void (*taken)(const char *name));
 void nolocks_unwatch_locks(void);
 
+struct mem_cgroup;
+struct obj_cgroup;
 struct pid;
 struct pid *nolocks_load_start(char *script);
 bool nolocks_load_stop(struct pid *pid);
+bool nolocks_script(char *script);
+
+struct mem_cgroup *nolocks_memcg_get(const char *path);
+void nolocks_memcg_put(struct mem_cgroup *memcg);
+void *nolocks_alloc_charged(struct mem_cgroup *memcg);
+void nolocks_free_charged(void *object);
+struct obj_cgroup *nolocks_objcg(struct mem_cgroup *memcg);
+bool nolocks_objcg_has_one(struct obj_cgroup *objcg);
+bool nolocks_memcg_inherits(struct mem_cgroup *memcg);
 
 struct nolocks_object;
 int nolocks_objects_begin(void);

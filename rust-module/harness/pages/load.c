@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Programs of userspace beside a case: loads that no module wrote.
+ * Programs of userspace: loads beside a case that no module wrote, and scripts.
  */
 #include <linux/delay.h>
 #include <linux/err.h>
@@ -11,6 +11,16 @@
 #include <linux/umh.h>
 
 #include "../helpers.h"
+
+static char *nolocks_envp[] = { "PATH=/usr/sbin:/usr/bin:/sbin:/bin", NULL };
+
+/* Has sh run @script. Says whether it went well. May sleep. */
+bool nolocks_script(char *script)
+{
+	char *argv[] = { "/bin/sh", "-c", script, NULL };
+
+	return !call_usermodehelper(argv[0], argv, nolocks_envp, UMH_WAIT_PROC);
+}
 
 /* In the new task, before it is the program. */
 static int nolocks_load_init(struct subprocess_info *info, struct cred *cred)
@@ -27,14 +37,13 @@ static int nolocks_load_init(struct subprocess_info *info, struct cred *cred)
  */
 struct pid *nolocks_load_start(char *script)
 {
-	static char *envp[] = { "PATH=/usr/sbin:/usr/bin:/sbin:/bin", NULL };
 	char *argv[] = { "/bin/sh", "-c", script, NULL };
 	struct subprocess_info *info;
 	struct pid *pid = NULL;
 	int err;
 
-	info = call_usermodehelper_setup(argv[0], argv, envp, GFP_KERNEL,
-					 nolocks_load_init, NULL, &pid);
+	info = call_usermodehelper_setup(argv[0], argv, nolocks_envp,
+					 GFP_KERNEL, nolocks_load_init, NULL, &pid);
 	if (!info)
 		return ERR_PTR(-ENOMEM);
 	err = call_usermodehelper_exec(info, UMH_WAIT_EXEC);

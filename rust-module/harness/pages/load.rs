@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Loads beside a case that this module did not write.
+//! Programs of userspace: loads beside a case that this module did not write, and scripts.
 
 use kernel::{
     bindings,
@@ -30,6 +30,13 @@ use crate::{
 extern "C" {
     fn nolocks_load_start(script: *mut c_char) -> *mut bindings::pid;
     fn nolocks_load_stop(pid: *mut bindings::pid) -> bool;
+    fn nolocks_script(script: *mut c_char) -> bool;
+}
+
+/// Has `sh` run a script, and says whether it went well. May sleep.
+pub(crate) fn run_script(script: &CStr) -> bool {
+    // SAFETY: The script is a string that nobody writes to. This is a task that may sleep.
+    unsafe { nolocks_script(script.as_char_ptr().cast_mut()) }
 }
 
 /// What userspace does meanwhile.

@@ -12,6 +12,7 @@ use crate::{
         self,
         context, //
     },
+    dead_cgroup,
     deferred,
     env::Env,
     flags,
@@ -56,6 +57,7 @@ pub(crate) const CASES: &[Case<Env>] = &[
     ("nested_slots", storm::slots),
     ("nested_refill", storm::refill),
     ("charged", charged::charged),
+    ("dead_cgroup", dead_cgroup::dead_cgroup),
     ("pcp_high", deferred::pcp_high),
     ("deferred_irqs_off", deferred::irqs_off),
     ("deferred_dying", deferred::dying),

@@ -6,4 +6,5 @@
 #include "../../harness/pages/pages.c"
 #include "../../harness/pages/kvfree.c"
 #include "../../harness/pages/load.c"
+#include "../../harness/pages/memcg.c"
 #include "../../harness/pages/probes.c"

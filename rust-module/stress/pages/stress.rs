@@ -30,6 +30,7 @@ mod cma;
 mod config;
 mod contents;
 mod contexts;
+mod dead_cgroup;
 mod deferred;
 mod env;
 mod flags;
