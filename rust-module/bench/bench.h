@@ -27,6 +27,15 @@
 #define NOLOCKS_PRINT(name, ops, ns)					\
 	pr_info("# bench: op=%s ops=%u ns=%llu\n", name, ops, ns)
 
+/*
+ * Operations between two marks for gdb, which counts by function what stands
+ * there: ci/bench/profile.py. Few enough to step through, and more than a sheaf
+ * has objects.
+ */
+#define NOLOCKS_STEPPED	64
+
+void nolocks_begin_profile(const char *name, unsigned int ops);
+void nolocks_end_profile(void);
 int nolocks_filler_start(void);
 void nolocks_filler_stop(void);
 u64 nolocks_busy_ns(void);

@@ -6,6 +6,7 @@
  */
 #include <linux/err.h>
 #include <linux/kthread.h>
+#include <linux/module.h>
 #include <linux/sched.h>
 
 #include "bench.h"
@@ -58,6 +59,37 @@ void nolocks_filler_stop(void)
 {
 	WRITE_ONCE(nolocks_filler_is_over, true);
 	kthread_stop(nolocks_filler);
+}
+
+/* What gdb reads beside the name: words, as it knows no types. */
+struct nolocks_mark {
+	char *end;
+	unsigned long ops;
+	void *symbols;
+	unsigned long nr_symbols;
+	char *names;
+	char name[64];
+};
+
+/* As NOLOCKS_PROFILE(), for @ops operations and with the module's own symbols. */
+void nolocks_begin_profile(const char *name, unsigned int ops)
+{
+	static struct nolocks_mark mark;
+	struct mod_kallsyms *kallsyms;
+
+	/* The module is being loaded, and so nobody takes them away. */
+	kallsyms = rcu_dereference_protected(THIS_MODULE->kallsyms, true);
+	mark.ops = ops;
+	mark.symbols = kallsyms->symtab;
+	mark.nr_symbols = kallsyms->num_symtab;
+	mark.names = kallsyms->strtab;
+	scnprintf(mark.name, sizeof(mark.name), "nolocks:%s", name);
+	memparse(mark.name, &mark.end);
+}
+
+void nolocks_end_profile(void)
+{
+	memparse("nolocks:", NULL);
 }
 
 /* Nanoseconds that have not been the filler's. */

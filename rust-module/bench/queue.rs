@@ -45,6 +45,8 @@ module! {
 }
 
 extern "C" {
+    fn nolocks_begin_profile(name: *const c_char, ops: c_uint);
+    fn nolocks_end_profile();
     fn nolocks_before_workers();
     fn nolocks_behind_workers();
     fn nolocks_filler_start() -> c_int;
@@ -56,6 +58,8 @@ extern "C" {
 const OPS: usize = 2 * queue::CAPACITY;
 /// So that waiting for a grace period, which is one for all, is little of it.
 const MANY: usize = 16 * OPS;
+/// As many as gdb steps through in C.
+const STEPPED: usize = 64;
 /// The best of them is one that no interrupt got into.
 const ROUNDS: usize = 20;
 const SIZE: usize = 64;
@@ -93,24 +97,43 @@ fn least(mut round: impl FnMut() -> Result<u64>) -> Result<u64> {
     Ok(least)
 }
 
-fn bench(name: &str, round: impl FnMut() -> Result<u64>) -> Result {
-    pr_info!("# bench: op={name} ops={OPS} ns={}\n", least(round)?);
+/// Has `push_these` time the pushes of [`OPS`] objects, and gdb step through those of [`STEPPED`].
+fn bench<A: Reclaimable>(
+    queue: &BulkQueue,
+    name: &'static CStr,
+    push_these: impl Fn(KVVec<Box<Object, A>>) -> Result<u64>,
+) -> Result {
+    let ns = least(|| {
+        let took = push_these(objects(OPS)?)?;
+        queue.barrier();
+        Ok(took)
+    })?;
+    pr_info!("# bench: op={name} ops={OPS} ns={ns}\n");
+
+    // Once before, because the first push has more to do than the others.
+    push_these(objects(STEPPED)?)?;
+    let stepped = objects(STEPPED)?;
+    // SAFETY: The name is a string, and the module is being loaded.
+    unsafe { nolocks_begin_profile(name.as_char_ptr(), STEPPED as c_uint) };
+    push_these(stepped)?;
+    // SAFETY: As above.
+    unsafe { nolocks_end_profile() };
+    queue.barrier();
     Ok(())
 }
 
-fn push<A: Reclaimable>(
-    queue: &BulkQueue,
+// Never inlined, so that it has a name in the profile.
+#[inline(never)]
+fn push_each<A: Reclaimable>(
+    objects: KVVec<Box<Object, A>>,
     mut push: impl FnMut(Box<Object, A>) -> Result,
 ) -> Result<u64> {
-    let objects = objects(OPS)?;
     let start = Instant::<Monotonic>::now();
 
     for object in objects {
         push(object)?;
     }
-    let took = (Instant::now() - start).as_nanos();
-    queue.barrier();
-    Ok(took as u64)
+    Ok(start.elapsed().as_nanos() as u64)
 }
 
 fn came_back<O>(object: Retired<O>) -> Error {
@@ -123,16 +146,6 @@ fn push_all(queue: &BulkQueue, objects: &mut KVVec<KBox<Object>>) {
     while let Some(object) = objects.pop() {
         queue.push(object);
     }
-}
-
-fn push_kmalloc(queue: &BulkQueue) -> Result<u64> {
-    let mut objects = objects(OPS)?;
-    let start = Instant::<Monotonic>::now();
-
-    push_all(queue, &mut objects);
-    let took = start.elapsed().as_nanos();
-    queue.barrier();
-    Ok(took as u64)
 }
 
 /// All that is done from the first of `nr` objects on until all are free.
@@ -155,20 +168,25 @@ impl kernel::Module for Bench {
 
         // SAFETY: The current task is the one that loads the module, and may sleep.
         unsafe { nolocks_before_workers() };
-        bench("push", || push_kmalloc(&queue))?;
-        bench("push_vmalloc", || {
-            push::<Vmalloc>(&queue, |object| {
+        bench(&queue, c"push", |mut objects| {
+            let start = Instant::<Monotonic>::now();
+
+            push_all(&queue, &mut objects);
+            Ok(start.elapsed().as_nanos() as u64)
+        })?;
+        bench::<Vmalloc>(&queue, c"push_vmalloc", |objects| {
+            push_each(objects, |object| {
                 queue.push(object);
                 Ok(())
             })
         })?;
-        bench("push_headless", || {
-            push::<Kmalloc>(&queue, |object| {
+        bench::<Kmalloc>(&queue, c"push_headless", |objects| {
+            push_each(objects, |object| {
                 queue.push_headless(object).map_err(came_back)
             })
         })?;
-        bench("try_push", || {
-            push::<Kmalloc>(&queue, |object| queue.try_push(object).map_err(came_back))
+        bench::<Kmalloc>(&queue, c"try_push", |objects| {
+            push_each(objects, |object| queue.try_push(object).map_err(came_back))
         })?;
 
         // SAFETY: As above.

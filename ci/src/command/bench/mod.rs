@@ -27,7 +27,7 @@ use crate::verdict::judge::judge_boot_with_case;
 use crate::verdict::tally::Tally;
 use anyhow::{Context, Result};
 use committed::Committed;
-use counts::{Counted, check_stranded};
+use counts::{Counted, Profile, check_stranded};
 use goals::check_prices;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -79,7 +79,7 @@ impl Machine {
     fn page(&self) -> String {
         let mut tables = self.tables();
         let (before, after) = (&self.before.counted, &self.after.counted);
-        tables.push(profile::by_function(&before.profile, &after.profile));
+        tables.extend(profile::tables(&before.profile, &after.profile));
         let tables = tables
             .iter()
             .map(|t| format!("\n{}", markdown(&t.header, &t.rows, t.left)));
@@ -279,6 +279,15 @@ fn measure(
         Ok(outcome.console)
     };
     let main = boot(&ready, "main", &modules)?;
+    let vmlinux = build.dir.join("vmlinux");
+    let profile = |name: &str, ready: &Ready, modules: &[&str]| {
+        profile::measure(ready.clone(), name, &vmlinux, &steps(modules))
+    };
+    // Only there do the calls stand beside each other.
+    let queue = match with {
+        true => profile("profile-queue", &ready, &modules)?,
+        false => Profile::new(),
+    };
     ready.guest.cmdline.push(UNREGISTERED.to_owned());
     let pages = boot(&ready, "pages", &[PAGES])?;
     tally.check(
@@ -294,7 +303,8 @@ fn measure(
             STRESS,
         ));
     }
-    counted.profile = profile::measure(&mut ready, &build.dir.join("vmlinux"), &steps(&[PAGES]))?;
+    counted.profile = profile("profile", &ready, &[PAGES])?;
+    counted.profile.extend(queue);
     tally.check(
         &format!("{}: the profile adds up", lane.name),
         profile::check(&counted, with),
