@@ -80,6 +80,10 @@ use shard::{
 const SLOTS: u32 = 16;
 
 /// What the shards, the shrinker and debugfs share.
+///
+/// # Invariants
+///
+/// There are as many shards as `nr_cpu_ids`.
 struct Shards<R: Policy> {
     // Each by itself, on the node of its CPU, where works and locks stay.
     shards: KVVec<Pin<KBox<Local<R>>>>,
@@ -107,6 +111,7 @@ impl<R: Policy> Shards<R> {
         }
         let slots = R::step().and_then(|()| PageSlots::register(SLOTS));
 
+        // INVARIANT: One was pushed for each number below `nr_cpu_ids`, which does not change any more.
         Ok(Self {
             shards,
             returned: Atomic::new(0),
@@ -522,7 +527,11 @@ impl<R: Policy> Queue<R> {
     #[inline]
     fn here(&self) -> usize {
         // SAFETY: Only reads a number, which may be out of date at once.
-        unsafe { bindings::raw_smp_processor_id() as usize }
+        let cpu = unsafe { bindings::raw_smp_processor_id() as usize };
+
+        // SAFETY: There is a shard for each number below `nr_cpu_ids`, of which a CPU's is one.
+        unsafe { core::hint::assert_unchecked(cpu < self.shards.shards.len()) };
+        cpu
     }
 
     #[cold]
