@@ -60,6 +60,40 @@ void nolocks_raw_spin_unlock_irq_enable(raw_spinlock_t *lock)
 		raw_spin_unlock_irq_enable(lock);
 }
 
+#if defined(CONFIG_SMP) && !defined(CONFIG_DEBUG_SPINLOCK)
+/*
+ * Nobody is preempted with interrupts disabled, so the lock need not count that
+ * nobody may be, which is a third of what it costs. Whoever wakes a task under
+ * it has to see to it himself that the task comes to run.
+ */
+unsigned long nolocks_raw_spin_lock_irqsave(raw_spinlock_t *lock)
+{
+	unsigned long flags;
+
+	local_irq_save(flags);
+	do_raw_spin_lock(lock);
+	return flags;
+}
+
+struct nolocks_tried nolocks_raw_spin_trylock_irqsave(raw_spinlock_t *lock)
+{
+	struct nolocks_tried tried;
+
+	local_irq_save(tried.flags);
+	tried.is_taken = do_raw_spin_trylock(lock);
+	if (!tried.is_taken)
+		local_irq_restore(tried.flags);
+	return tried;
+}
+
+void nolocks_raw_spin_unlock_irqrestore(raw_spinlock_t *lock,
+					unsigned long flags)
+{
+	do_raw_spin_unlock(lock);
+	local_irq_restore(flags);
+}
+#else
+/* Lockdep sees all of it; without SMP there is no lock to count for. */
 unsigned long nolocks_raw_spin_lock_irqsave(raw_spinlock_t *lock)
 {
 	unsigned long flags;
@@ -68,10 +102,12 @@ unsigned long nolocks_raw_spin_lock_irqsave(raw_spinlock_t *lock)
 	return flags;
 }
 
-bool nolocks_raw_spin_trylock_irqsave(raw_spinlock_t *lock,
-				      unsigned long *flags)
+struct nolocks_tried nolocks_raw_spin_trylock_irqsave(raw_spinlock_t *lock)
 {
-	return raw_spin_trylock_irqsave(lock, *flags);
+	struct nolocks_tried tried;
+
+	tried.is_taken = raw_spin_trylock_irqsave(lock, tried.flags);
+	return tried;
 }
 
 void nolocks_raw_spin_unlock_irqrestore(raw_spinlock_t *lock,
@@ -79,6 +115,7 @@ void nolocks_raw_spin_unlock_irqrestore(raw_spinlock_t *lock,
 {
 	raw_spin_unlock_irqrestore(lock, flags);
 }
+#endif
 
 /* Inline functions where CONFIG_PAGE_SLOTS is not set, as on loongarch and um. */
 int nolocks_page_slots_register(unsigned int nr_pages)

@@ -4,7 +4,8 @@
 //!
 //! Cheaper than [`RawSpinLock`](crate::nolocks::raw_spin_lock::RawSpinLock), which counts how often
 //! interrupts were disabled, and without a guard: who restores the interrupt state that he found must
-//! be the last to have changed it, and a guard could be dropped at any time.
+//! be the last to have changed it, and a guard could be dropped at any time. Cheaper than
+//! `raw_spin_lock_irqsave()` as well, where nothing debugs locks: see `helpers.c`.
 
 use core::{
     cell::UnsafeCell,
@@ -31,25 +32,23 @@ extern "C" {
         name: *const c_char,
         key: *mut bindings::lock_class_key,
     );
-    #[cfg(any(not(CONFIG_SMP), CONFIG_INLINE_SPIN_LOCK_IRQSAVE))]
     fn nolocks_raw_spin_lock_irqsave(lock: *mut bindings::raw_spinlock_t) -> c_ulong;
-    fn nolocks_raw_spin_trylock_irqsave(
-        lock: *mut bindings::raw_spinlock_t,
-        flags: *mut c_ulong,
-    ) -> bool;
-    #[cfg(any(not(CONFIG_SMP), CONFIG_INLINE_SPIN_UNLOCK_IRQRESTORE))]
+    fn nolocks_raw_spin_trylock_irqsave(lock: *mut bindings::raw_spinlock_t) -> Tried;
     fn nolocks_raw_spin_unlock_irqrestore(lock: *mut bindings::raw_spinlock_t, flags: c_ulong);
 }
 
-// A helper costs as much as a third of the lock, and is needed only where these are no functions.
-#[cfg(all(CONFIG_SMP, not(CONFIG_INLINE_SPIN_LOCK_IRQSAVE)))]
-use bindings::_raw_spin_lock_irqsave as nolocks_raw_spin_lock_irqsave;
-#[cfg(all(CONFIG_SMP, not(CONFIG_INLINE_SPIN_UNLOCK_IRQRESTORE)))]
-use bindings::_raw_spin_unlock_irqrestore as nolocks_raw_spin_unlock_irqrestore;
+/// What became of a trylock. As `struct nolocks_tried` in `helpers.h`.
+#[repr(C)]
+struct Tried {
+    flags: c_ulong,
+    is_taken: bool,
+}
 
 /// A raw spinlock for closures, which take it in every context but NMI, and try to in NMI too.
 ///
 /// What runs under it must not take it again.
+// In this order, so that one address serves for both.
+#[repr(C)]
 #[pin_data]
 pub(super) struct IrqsaveLock<T> {
     #[pin]
@@ -108,10 +107,10 @@ impl<T> shard::Lock<T> for IrqsaveLock<T> {
 
     #[inline]
     fn try_with<R>(&self, func: impl FnOnce(&mut T) -> R) -> Option<R> {
-        let mut flags = 0;
+        // SAFETY: Initialised in `new()`.
+        let Tried { flags, is_taken } = unsafe { nolocks_raw_spin_trylock_irqsave(self.raw.get()) };
 
-        // SAFETY: Initialised in `new()`; `flags` is a local that outlives the call.
-        if !unsafe { nolocks_raw_spin_trylock_irqsave(self.raw.get(), &mut flags) } {
+        if !is_taken {
             return None;
         }
         if !self.held.claim() {
