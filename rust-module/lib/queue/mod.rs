@@ -43,6 +43,7 @@ mod policy;
 pub mod rcu;
 #[allow(unreachable_pub, reason = "the models take it for a module of theirs")]
 mod shard;
+mod stats;
 
 pub use capacity::CAPACITY;
 #[allow(unused_imports, reason = "not every module has objects with a head")]
@@ -73,6 +74,7 @@ use shard::{
     Lock,
     Pushed, //
 };
+pub use stats::Stats;
 
 /// Pages that each CPU keeps for the queue where no lock may be tried. A push that takes one has them
 /// refilled by a worker, for which nobody makes room: for so many blocks a CPU may go
@@ -204,52 +206,7 @@ impl<R: Policy> Drop for Shards<R> {
 
 impl<R: Policy> kernel::debugfs::Writer for Shards<R> {
     fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stats = self.stats();
-
-        core::writeln!(f, "pushed {}", stats.pushed)?;
-        core::writeln!(f, "freed {}", stats.freed)?;
-        core::writeln!(f, "returned {}", stats.returned)?;
-        core::writeln!(f, "backlog {}", stats.backlog())?;
-        core::writeln!(f, "twice {}", stats.twice)?;
-        core::writeln!(f, "listed {}", stats.listed)?;
-        core::writeln!(f, "blocks_full {}", stats.full)?;
-        core::writeln!(f, "blocks_aged {}", stats.aged)?;
-        core::writeln!(f, "lists {}", stats.lists)?;
-        core::writeln!(f, "blockless {}", stats.blockless)?;
-        core::writeln!(f, "drains {}", stats.drains)
-    }
-}
-
-/// What a queue has done. Objects unless said otherwise.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Taken from their owners.
-    pub pushed: u64,
-    /// Freed after a grace period.
-    pub freed: u64,
-    /// Given back to their owners, or freed after one that the owner waited for.
-    pub returned: u64,
-    /// Not freed because they had been pushed before.
-    pub twice: u64,
-    /// Queued by their heads.
-    pub listed: u64,
-    /// Blocks that were sealed because they were full.
-    pub full: u64,
-    /// Blocks that were sealed because they were old, or because somebody asked.
-    pub aged: u64,
-    /// Lists that were taken because they were as long as a block or old, or because somebody asked.
-    pub lists: u64,
-    /// Pushes that found no block.
-    pub blockless: u64,
-    /// How often somebody came for what a CPU had pushed.
-    pub drains: u64,
-}
-
-impl Stats {
-    /// Objects that are waiting to be freed. Nothing bounds it but memory: where the workers get no
-    /// processor or a reader does not end, it is the number to watch.
-    pub fn backlog(&self) -> u64 {
-        self.pushed.saturating_sub(self.freed + self.twice)
+        self.stats().write(f)
     }
 }
 
