@@ -4,7 +4,7 @@
 use crate::command::mutants::list::Mutant;
 use crate::command::mutants::tried::Fate;
 use crate::facts::boot::BootFacts;
-use crate::facts::scan::Rules;
+use crate::facts::scan::{Finding, Rules};
 use crate::facts::suite::{Case, Status};
 use crate::guest::boot::Ending;
 use anyhow::Result;
@@ -26,8 +26,10 @@ pub fn judge_batch<'a>(
             break;
         };
         let (part, rc) = (&case.said, case.rc.as_deref());
-        let findings = rules.scan(part);
-        let report = findings.iter().find(|f| rules.is_report(f));
+        // Of a case that did not end, all that is in no other's part.
+        let is_its = |f: &&Finding| f.case.as_ref().map_or(rc.is_none(), |c| *c == mutant.name);
+        let mut findings = boot.findings.iter().filter(is_its);
+        let report = findings.find(|f| rules.is_report(f));
         if nth > 0 && (rc.is_none() || report.is_some()) {
             break;
         }
@@ -151,6 +153,8 @@ mod tests {
         let died = "[ 1.0] NOLOCKS: case m1 begin\n";
         let hung = Ending::Hung(crate::guest::boot::Phase::Run, Duration::ZERO);
         assert!(matches!(verdicts(died, hung)[..], [Fate::Caught(_)]));
+        let seen = verdicts(&format!("{died}{BUG}"), hung);
+        assert!(matches!(&seen[..], [Fate::Caught(why)] if why.contains("scheduling")));
         let died = part("m1", ok, "0") + &died.replace("m1", "m2");
         assert_eq!(verdicts(&died, hung), [Fate::Survived]);
         assert!(verdicts("", hung).is_empty());
