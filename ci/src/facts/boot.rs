@@ -3,7 +3,7 @@
 
 use crate::base::cache;
 use crate::facts::ktap::parse_messages;
-use crate::facts::kunit::parse_kunit_results;
+use crate::facts::kunit::{open_suites, parse_kunit_results};
 use crate::facts::scan::{Finding, Rules, debug_locks, messages};
 use crate::facts::suite::Suite;
 use crate::guest::boot::Ending;
@@ -32,6 +32,8 @@ pub struct BootFacts {
     pub debug_locks: Option<bool>,
     /// No suites where KUnit left nothing; an error where it cannot be read.
     pub kunit: Result<Vec<Suite>, String>,
+    /// Those of KUnit's that the console breaks off in.
+    pub open_suites: Vec<String>,
     /// None if kmemleak could not be asked.
     pub kmemleak: Option<String>,
 }
@@ -76,6 +78,7 @@ impl BootFacts {
                 "" => Ok(Vec::new()),
                 _ => parse_kunit_results(&kunit).map_err(|e| format!("{e:#}")),
             },
+            open_suites: open_suites(&messages),
             kmemleak: left("kmemleak"),
         })
     }

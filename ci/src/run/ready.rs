@@ -110,7 +110,7 @@ impl Ready {
             run: limits.run(load),
             shutdown: limits.shutdown(),
         };
-        let outcome = self.guest.boot(name, limits, env).or_exit(Exit::Boot)?;
+        let outcome = self.boot_once(name, limits, env)?;
         // An emulated GICv3 with pseudo-NMIs: interrupts that nobody acknowledges, for ever.
         let storms = self.lane.arch == Arch::Arm64 && !self.accel.kvm;
         let hung = match outcome.ending {
@@ -118,8 +118,13 @@ impl Ready {
             Ending::Hung(Phase::Run, _) => storms,
             _ => false,
         };
-        if !hung || shows_more_than_a_hang(&outcome.console, storms)? {
-            return record_ending(&folder, outcome);
+        if !hung {
+            return Ok(outcome);
+        }
+        let standards = Standards::kept(&self.folder)?;
+        let facts = BootFacts::read(&folder, &standards.rules)?;
+        if shows_more_than_a_hang(&facts, &standards, storms) {
+            return Ok(outcome);
         }
         // Seen a few times in hundreds of boots. A kernel that hangs by itself hangs again; one that does not
         // is not to be blamed for its emulator, but nor is it kept quiet.
@@ -174,9 +179,10 @@ fn record_ending(folder: &Path, outcome: Outcome) -> Result<Outcome> {
 pub mod tests {
     use super::*;
     use crate::guest::boot::tests::guest;
-    use crate::lane::cases::Cases;
-    use crate::lane::plan::Plan;
+    use crate::lane::cases::{Cases, STRESS};
+    use crate::lane::plan::{Plan, STRESS_CASE};
     use crate::verdict::standards::Standards;
+    use crate::verdict::standards::tests::keep_older;
 
     /// `lane` with a guest whose virtme-ng is `script`, both at home in `dir`.
     pub fn made_up(dir: &Path, lane: Lane, script: &str) -> Ready {
@@ -227,7 +233,8 @@ pub mod tests {
         let dir = tempfile::tempdir().unwrap();
         let lane = small_lane(dir.path(), arch, 1, run);
         let ready = made_up(dir.path(), lane, script);
-        (ready.boot("main", "", Duration::ZERO).unwrap(), dir)
+        let steps = format!("module {STRESS_CASE} {STRESS}.ko");
+        (ready.boot("main", &steps, Duration::ZERO).unwrap(), dir)
     }
 
     pub const FINE: &str = "echo NOLOCKS: guest up; echo NOLOCKS: guest done";
@@ -249,7 +256,7 @@ pub mod tests {
     #[test]
     fn a_run_that_hangs_is_repeated_where_the_emulator_is_known_for_it() {
         let stall = "[  9.0] watchdog: BUG: soft lockup - CPU#2 stuck for 156s! [nolocks/2:505]";
-        let failed = "[  9.0] nolocks_stress: not ok 3 raw";
+        let failed = "NOLOCKS: case stress begin\n[  9.0] nolocks_stress: not ok 3 raw";
         for (arch, says, repeated) in [
             ("arm64", "", true),
             ("arm64", stall, true),
@@ -295,6 +302,23 @@ pub mod tests {
                 repeated,
                 "{says}"
             );
+            assert_eq!(outcome.ending == Ending::Done, repeated, "{says}");
+        }
+    }
+
+    #[test]
+    fn the_standards_of_its_run_say_whether_a_boot_is_repeated() {
+        for (says, repeated) in [
+            ("on fire", false),
+            ("    # Subtest: older", false),
+            ("    # Subtest: page_alloc_no_locks", true),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let script =
+                format!("if mkdir $HOME/tried; then echo '{says}'; sleep 1000; else {FINE}; fi");
+            let ready = made_up(dir.path(), small_lane(dir.path(), "x86_64", 1, 60), &script);
+            keep_older(&ready.folder);
+            let outcome = ready.boot("main", "", Duration::ZERO).unwrap();
             assert_eq!(outcome.ending == Ending::Done, repeated, "{says}");
         }
     }
