@@ -36,13 +36,13 @@ impl Modules {
 }
 
 /// make for modules of `source`, with its products in `out`.
-pub fn module_make(cache: &Cache, kernel: &Path, arch: Arch, source: &Path, out: &Path) -> Command {
+pub fn module_make(cache: &Cache, kernel: &Path, arch: &str, source: &Path, out: &Path) -> Command {
     let mut make = Command::new("make");
     make.arg("-C")
         .arg(kernel)
         .arg(format!("M={}", source.display()))
         .arg(format!("MO={}", out.display()))
-        .arg(format!("ARCH={}", arch.kernel()))
+        .arg(format!("ARCH={arch}"))
         .args(toolchain_args(cache))
         .arg(jobs());
     clean_env(&mut make, &cache.root);
@@ -86,7 +86,7 @@ impl What {
 pub fn build_modules(
     cache: &Cache,
     kernel: &Path,
-    arch: Arch,
+    arch: &str,
     checkout: &Path,
     what: What,
 ) -> Result<Modules> {
@@ -178,7 +178,7 @@ pub fn lint_modules(
     if let Some(again) = passed.again() {
         return Ok(again);
     }
-    build_modules(cache, &build.dir, arch, checkout, What::Clippy)?;
+    build_modules(cache, &build.dir, arch.kernel(), checkout, What::Clippy)?;
     passed.record()?;
     Ok("")
 }

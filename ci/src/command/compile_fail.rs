@@ -56,7 +56,7 @@ pub fn check(
     fs::write(&kbuild, modules)?;
     let object = |name: &str| format!("{BAD_USES}/{name}.o");
     let compile = |objects: Vec<String>| -> Result<(bool, String)> {
-        let mut make = module_make(cache, &build.dir, arch, &source, &out);
+        let mut make = module_make(cache, &build.dir, arch.kernel(), &source, &out);
         let output = capture(make.arg("--keep-going").args(objects), Stdio::null())?;
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         Ok((output.status.success(), errors))

@@ -201,7 +201,7 @@ impl Job {
         build_modules(
             &self.cache,
             &build.dir,
-            lane.arch,
+            lane.arch.kernel(),
             &self.checkout,
             What::All,
         )

@@ -33,7 +33,7 @@ impl Job {
                 vec![build_modules(
                     &self.cache,
                     &kdir,
-                    arch,
+                    arch.kernel(),
                     &self.checkout,
                     What::All,
                 )?]

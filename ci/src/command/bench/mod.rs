@@ -256,7 +256,7 @@ fn measure(
     };
     // Elsewhere the lists have a page for an interrupt, too.
     let loops = with && is_rt(&lane);
-    let built = build_modules(&job.cache, &build.dir, lane.arch, &job.checkout, what)?;
+    let built = build_modules(&job.cache, &build.dir, lane.arch.kernel(), &job.checkout, what)?;
     let own: &[&str] = if loops { &[PAGES, STRESS] } else { &[PAGES] };
     let everything = [own, &modules[..]].concat();
     let mut ready = Ready::new(

@@ -217,7 +217,7 @@ fn build_modules<'a>(
     write_changed(&source.join("Kbuild"), kbuild.as_bytes())?;
     let log = run.join("modules.log");
     let mut progress = Progress::new(format!("{} modules", mutants.len()), 0);
-    let mut make = module_make(&job.cache, &build.dir, lane.arch, &source, &out);
+    let mut make = module_make(&job.cache, &build.dir, lane.arch.kernel(), &source, &out);
     make.args(["--keep-going", "KBUILD_MODPOST_WARN=1", "modules"]);
     let made = run_logged(&mut make, &log, &mut progress);
     check_interrupt()?;

@@ -130,7 +130,7 @@ fn shares(
     let modules = build_modules(
         &job.cache,
         &build.dir,
-        lane.arch,
+        lane.arch.kernel(),
         &job.checkout,
         What::Bench,
     )?;
