@@ -11,7 +11,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::collections::BTreeMap;
 
-fn color(api: &str) -> RGBColor {
+pub fn color(api: &str) -> RGBColor {
     match api {
         "no_locks" => RGBColor(40, 120, 208),
         "nolock" => RGBColor(224, 130, 20),

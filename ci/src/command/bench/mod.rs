@@ -52,6 +52,7 @@ const UNREGISTERED: &str = "rcutree.rcu_min_cached_objs=0";
 const MODULES: &[&str] = &["nolocks_bench_kvfree", "nolocks_strand"];
 const QUEUE: &str = "nolocks_bench_queue";
 const PICTURE: &str = "bench.svg";
+const PATHS: &str = "bench-paths.svg";
 
 /// One machine's kernel, with the series or without it.
 struct Side {
@@ -179,17 +180,20 @@ fn write(job: &Job, run: &Path, measured: &[Machine]) -> Result<()> {
     write_json(&file, &all)?;
 
     let counted = measured.iter().map(|m| (&*m.lane.name, &m.after.counted));
-    let picture = picture::draw(&counted.collect())?;
-    let shown = match &picture {
-        None => String::new(),
-        Some(_) => {
-            format!(
-                "\n![instructions a page and its free cost, by the size of the burst]({PICTURE})\n"
-            )
+    let counted = counted.collect();
+    let mut shown = String::new();
+    for (picture, file, about) in [
+        (picture::paths(&counted)?, PATHS, "instructions by path"),
+        (
+            picture::bursts(&counted)?,
+            PICTURE,
+            "instructions a page and its free cost, by the size of the burst",
+        ),
+    ] {
+        if let Some(picture) = picture {
+            write_atomic(&run.join(file), &picture)?;
+            shown += &format!("\n![{about}]({file})\n");
         }
-    };
-    if let Some(picture) = picture {
-        write_atomic(&run.join(PICTURE), &picture)?;
     }
     let summary = committed::summary(&serde_json::from_value(all)?);
     let pages: String = measured.iter().map(Machine::page).collect();
