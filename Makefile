@@ -35,7 +35,7 @@ help:
 	@echo 'make mutants       bugs of one place in copies of module and series: which does no test find?'
 	@echo 'make series-check  build and boot every prefix of the series'
 	@echo 'make sparse        sparse on what the series touches in mm/, with a seeded error as control'
-	@echo 'make bench         instructions of a page and of queueing an object, with and without the series'
+	@echo 'make bench         instructions of a page and of queueing an object, with and without the series (LANE=native: in time)'
 	@echo 'make torture       slub_kunit, test_vmalloc, rcutorture, rcuscale, a BPF program and alloc_pages_nolock() under load, with and without the series'
 	@echo 'make apply KDIR=   put the series on your 7.3 tree (git am, or patch where there is no git)'
 	@echo 'make unapply KDIR= take it off again'

@@ -60,6 +60,8 @@ pub enum What {
     All,
     /// What mainline compiles, too.
     Bench,
+    /// For UML.
+    BenchNative,
     /// All, and what clippy says of it.
     Clippy,
 }
@@ -70,6 +72,7 @@ impl What {
         match self {
             What::All => "modules",
             What::Bench => "modules-bench",
+            What::BenchNative => "modules-bench-native",
             What::Clippy => "clippy",
         }
     }
@@ -77,6 +80,7 @@ impl What {
     fn source(self, checkout: &Path) -> PathBuf {
         match self {
             What::Bench => checkout.join("rust-module/bench"),
+            What::BenchNative => checkout.join("rust-module/bench/native"),
             What::All | What::Clippy => checkout.to_owned(),
         }
     }

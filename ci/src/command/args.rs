@@ -130,9 +130,9 @@ pub enum Task {
     SeriesCheck,
     /// Run sparse on the C files that the series touches
     Sparse,
-    /// Count the instructions of a page and of queueing an object, with and without the series
+    /// Count the instructions of a page and of queueing an object, with and without the series; and measure natively
     Bench {
-        /// A machine of ci/bench/, or all
+        /// A machine of ci/bench/, native, or all
         #[arg(long)]
         lane: Option<String>,
     },

@@ -3,21 +3,30 @@
 
 use crate::facts::suite::Suite;
 use crate::report::numbers::thousands;
-use crate::report::pictures::svg;
+use crate::report::pictures::{Area, svg};
 use anyhow::Result;
 use maud::{Markup, html};
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 /// Bucket `n` counts what took 2^n microseconds or more, but less than twice that.
-struct Waits<'a> {
+pub struct Waits<'a> {
     what: &'a str,
     least_us: &'a str,
     buckets: Vec<(u32, u64)>,
 }
 
-impl Waits<'_> {
+impl<'a> Waits<'a> {
+    pub fn new(what: &'a str, buckets: &[(u32, u64)]) -> Waits<'a> {
+        Waits {
+            what,
+            least_us: "",
+            buckets: buckets.to_vec(),
+        }
+    }
+
     /// As `make repro` of an older run may show others, what does not parse is left out.
-    fn of(suite: &Suite) -> Vec<Waits<'_>> {
+    fn of(suite: &'a Suite) -> Vec<Waits<'a>> {
         let notes = suite.notes.iter().filter(|n| n.what == "latency");
         let waits = notes.filter_map(|note| {
             let field = |name: &str| {
@@ -41,13 +50,13 @@ impl Waits<'_> {
         waits.filter(|w| w.count() != 0).collect()
     }
 
-    fn count(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         let sum = |sum: u64, (_, n): &(u32, u64)| sum.saturating_add(*n);
         self.buckets.iter().fold(0, sum)
     }
 
     /// What so many of a hundred were less than.
-    fn below(&self, percent: u128) -> String {
+    pub fn below(&self, percent: u128) -> String {
         let mut left = (u128::from(self.count()) * percent).div_ceil(100);
         for (bucket, count) in &self.buckets {
             left = left.saturating_sub((*count).into());
@@ -69,51 +78,59 @@ fn time(n: u32) -> String {
 }
 
 fn color(what: &str) -> RGBColor {
-    match what.split('_').next() {
-        Some("full") => RGBColor(40, 120, 208),
+    match what.split(['_', ' ']).next() {
+        Some("full" | "push") => RGBColor(40, 120, 208),
         Some("half") => RGBColor(224, 130, 20),
         _ => RGBColor(138, 143, 152),
     }
 }
 
+pub fn size_of_waits(waits: &[Waits<'_>]) -> (u32, u32) {
+    (760, waits.len() as u32 * 74 + 46)
+}
+
 /// One above the other, so that what they have in common and what not is to be seen.
-fn picture(waits: &[Waits<'_>]) -> Result<Markup> {
+pub fn draw_waits(area: &Area<'_>, waits: &[Waits<'_>]) -> Result<()> {
     let buckets = || waits.iter().flat_map(|w| w.buckets.iter().map(|(b, _)| *b));
     let first = buckets().min().unwrap_or(0);
     let last = buckets().max().unwrap_or(0) + 1;
+    let rows = area.split_evenly((waits.len(), 1));
+    for (waits, row) in waits.iter().zip(rows) {
+        let count = waits.count() as f64;
+        let share = |n: u64| 100.0 * n as f64 / count;
+        let mut chart = ChartBuilder::on(&row)
+            .margin(4)
+            .margin_right(20)
+            .x_label_area_size(18)
+            .y_label_area_size(110)
+            .build_cartesian_2d(f64::from(first)..f64::from(last), 0.0..105.0)?;
+        chart
+            .configure_mesh()
+            .disable_y_mesh()
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(RGBColor(128, 128, 128).mix(0.3))
+            .x_labels((last - first + 1) as usize)
+            .x_label_formatter(&|x| time(*x as u32))
+            .y_labels(0)
+            .label_style(("sans-serif", 12))
+            .draw()?;
+        let right = TextStyle::from(("sans-serif", 12)).pos(Pos::new(HPos::Right, VPos::Center));
+        let name = Text::new(waits.what.to_owned(), (-8, 0), right);
+        chart.draw_series([EmptyElement::at((f64::from(first), 50.0)) + name])?;
+        chart.draw_series(waits.buckets.iter().map(|(bucket, n)| {
+            let (left, right) = (f64::from(*bucket) + 0.06, f64::from(*bucket) + 0.94);
+            Rectangle::new(
+                [(left, 0.0), (right, share(*n))],
+                color(waits.what).filled(),
+            )
+        }))?;
+    }
+    Ok(())
+}
+
+fn picture(waits: &[Waits<'_>]) -> Result<Markup> {
     let label = "How long objects waited: the share of each doubling of time";
-    svg((760, waits.len() as u32 * 74 + 46), label, |area| {
-        let rows = area.split_evenly((waits.len(), 1));
-        for (waits, row) in waits.iter().zip(rows) {
-            let count = waits.count() as f64;
-            let share = |n: u64| 100.0 * n as f64 / count;
-            let mut chart = ChartBuilder::on(&row)
-                .margin(4)
-                .margin_right(20)
-                .x_label_area_size(18)
-                .y_label_area_size(110)
-                .build_cartesian_2d(f64::from(first)..f64::from(last), 0.0..105.0)?;
-            chart
-                .configure_mesh()
-                .disable_y_mesh()
-                .light_line_style(TRANSPARENT)
-                .bold_line_style(RGBColor(128, 128, 128).mix(0.3))
-                .x_labels((last - first + 1) as usize)
-                .x_label_formatter(&|x| time(*x as u32))
-                .y_labels(0)
-                .y_desc(waits.what)
-                .label_style(("sans-serif", 12))
-                .draw()?;
-            chart.draw_series(waits.buckets.iter().map(|(bucket, n)| {
-                let (left, right) = (f64::from(*bucket) + 0.06, f64::from(*bucket) + 0.94);
-                Rectangle::new(
-                    [(left, 0.0), (right, share(*n))],
-                    color(waits.what).filled(),
-                )
-            }))?;
-        }
-        Ok(())
-    })
+    svg(size_of_waits(waits), label, |area| draw_waits(area, waits))
 }
 
 /// Nothing where nothing was measured.

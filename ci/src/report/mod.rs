@@ -2,7 +2,7 @@
 //! What a run found, for people (one screen, one page) and for machines (JSON by serde, JUnit).
 
 pub mod junit;
-mod latency;
+pub mod latency;
 #[cfg(test)]
 mod made_up;
 pub mod numbers;

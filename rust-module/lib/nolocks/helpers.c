@@ -117,7 +117,7 @@ void nolocks_raw_spin_unlock_irqrestore(raw_spinlock_t *lock,
 }
 #endif
 
-/* Inline functions where CONFIG_PAGE_SLOTS is not set, as on loongarch and um. */
+/* Inline functions where CONFIG_PAGE_SLOTS is not set, as on loongarch. */
 int nolocks_page_slots_register(unsigned int nr_pages)
 {
 	return page_slots_register(nr_pages);

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `make bench`: what a page and what queueing an object cost, in instructions, with the series and
-//! without it. Counted by QEMU, so that the digits come again on any machine.
+//! without it. Counted by QEMU, so that the digits come again on any machine; what takes time and memory is
+//! measured natively.
 
 mod committed;
 mod counts;
 mod goals;
+mod native;
 mod open_loop;
 mod picture;
 mod profile;
@@ -25,10 +27,11 @@ use crate::source::series::Series;
 use crate::source::tree::{Origin, Prepared};
 use crate::verdict::judge::judge_boot_with_case;
 use crate::verdict::tally::Tally;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use committed::Committed;
 use counts::{Counted, Profile, check_stranded};
 use goals::check_prices;
+use native::Native;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -99,16 +102,17 @@ pub fn is_rt(lane: &Lane) -> bool {
     options.any(|line| line == "CONFIG_PREEMPT_RT=y")
 }
 
-/// On one machine of `ci/bench/`, or on all of them.
+/// On one machine of `ci/bench/` or natively, or on all of them.
 pub fn run(job: &Job, machine: Option<&str>) -> Result<()> {
     setup::ensure(&job.cache, Need::Bench, job.yes)?;
     let series = job.series()?;
     let run = job.run_folder("bench")?;
     let mut tally = Tally::default();
     let dir = job.checkout.join("ci/bench");
-    let machines = match machine {
-        None | Some("all") => Lane::load_all(&dir)?,
-        Some(name) => vec![Lane::load(&dir, name)?],
+    let (machines, with_native) = match machine {
+        None | Some("all") => (Lane::load_all(&dir)?, true),
+        Some(native::NAME) => (Vec::new(), true),
+        Some(name) => (vec![Lane::load(&dir, name)?], false),
     };
     let mut measured = Vec::new();
     for lane in machines {
@@ -129,15 +133,26 @@ pub fn run(job: &Job, machine: Option<&str>) -> Result<()> {
         }
         measured.push(machine);
     }
+    let mut native = None;
+    if with_native {
+        let result = native::measure(job, &run, &series).map(|measured| native = Some(measured));
+        tally.check("native: all was measured", result)?;
+    }
+    for shown in native.iter().flat_map(Native::tables) {
+        println!("\n{}", table(shown.header, shown.rows, shown.left));
+    }
     if let Some(committed) = Committed::of(&job.checkout) {
         say_moved(&committed, &measured);
     }
-    write(job, &run, &measured)?;
+    write(job, &run, &measured, native.as_ref())?;
     println!("{}", tally.closing());
     tally.result()
 }
 
 fn say_moved(committed: &Committed, measured: &[Machine]) {
+    if measured.is_empty() {
+        return;
+    }
     let moved: Vec<String> = measured
         .iter()
         .flat_map(|m| committed.moved(&m.lane.name, &m.before.counted, &m.after.counted))
@@ -153,8 +168,12 @@ fn say_moved(committed: &Committed, measured: &[Machine]) {
 }
 
 /// What is to be kept in docs/: the counts, a page of them and its picture.
-fn write(job: &Job, run: &Path, measured: &[Machine]) -> Result<()> {
-    let with = &measured.first().context("ci/bench has no machine")?.after;
+fn write(job: &Job, run: &Path, measured: &[Machine], native: Option<&Native>) -> Result<()> {
+    let (origin, stamp) = match (measured.first(), native) {
+        (Some(machine), _) => (&machine.after.origin, &machine.after.stamp),
+        (None, Some(native)) => (&native.origin, &native.builds[0]),
+        (None, None) => return Ok(()),
+    };
     let date = jiff::Zoned::now().date().to_string();
     let side = |side: &Side| -> Result<Value> {
         let mut value = serde_json::to_value(&side.counted)?;
@@ -171,9 +190,10 @@ fn write(job: &Job, run: &Path, measured: &[Machine]) -> Result<()> {
     let all = json!({
         "date": date,
         "unit": "instructions an operation",
-        "tree": with.origin,
-        "series": with.stamp.series,
+        "tree": origin,
+        "series": stamp.series,
         "machines": machines,
+        "native": native,
         "tools": tools(job, measured)?,
     });
     let file = run.join("bench.json");
@@ -196,9 +216,14 @@ fn write(job: &Job, run: &Path, measured: &[Machine]) -> Result<()> {
         }
     }
     let summary = committed::summary(&serde_json::from_value(all)?);
-    let pages: String = measured.iter().map(Machine::page).collect();
+    let pages = measured.iter().map(Machine::page);
+    let pages: String = pages.chain(native.map(Native::page)).collect();
+    if let Some(native) = native {
+        native.draw(run)?;
+    }
     let page = run.join("bench.md");
-    let text = format!("{}\n{summary}{shown}{pages}", preface(&date, with));
+    let preface = preface(&date, origin, &stamp.series);
+    let text = format!("{preface}\n{summary}{shown}{pages}");
     write_atomic(&page, &text)?;
     println!("results: {} and {}", file.display(), page.display());
     Ok(())
@@ -220,13 +245,12 @@ fn tools(job: &Job, machines: &[Machine]) -> Result<Value> {
     Ok(Value::Object(all))
 }
 
-fn preface(date: &str, with: &Side) -> String {
-    let Origin { version, from, id } = &with.origin;
+fn preface(date: &str, origin: &Origin, series: &str) -> String {
+    let Origin { version, from, id } = origin;
     format!(
         "# What a page and queueing an object cost\n\n\
         Instructions an operation, counted by QEMU with `-icount shift=0` on one CPU: `make bench`, {date}.\n\
-        Linux {version} ({from}, SHA-256 {id}), series {}. `bench.json` beside this has the tools too.\n",
-        with.stamp.series
+        Linux {version} ({from}, SHA-256 {id}), series {series}. `bench.json` beside this has the tools too.\n"
     )
 }
 
@@ -260,7 +284,13 @@ fn measure(
     };
     // Elsewhere the lists have a page for an interrupt, too.
     let loops = with && is_rt(&lane);
-    let built = build_modules(&job.cache, &build.dir, lane.arch.kernel(), &job.checkout, what)?;
+    let built = build_modules(
+        &job.cache,
+        &build.dir,
+        lane.arch.kernel(),
+        &job.checkout,
+        what,
+    )?;
     let own: &[&str] = if loops { &[PAGES, STRESS] } else { &[PAGES] };
     let everything = [own, &modules[..]].concat();
     let mut ready = Ready::new(
