@@ -195,6 +195,7 @@ impl Rules {
     }
 
     /// One finding for each report, named by the rule that describes it best.
+    #[cfg(test)]
     pub fn scan(&self, console: &str) -> Vec<Finding> {
         self.scan_parts(&messages(console), &[])
     }
