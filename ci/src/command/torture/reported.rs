@@ -6,10 +6,11 @@ use crate::build::modules::{What, build_modules};
 use crate::command::bench;
 use crate::command::job::Job;
 use crate::facts::boot::BootFacts;
+use crate::lane::cases::QUEUE;
 use crate::lane::spec::Lane;
 use crate::run::ready::Ready;
 use crate::source::series::Series;
-use crate::verdict::judge::judge_boot;
+use crate::verdict::judge::{judge_boot, judge_boot_with_case};
 use crate::verdict::tally::Tally;
 use anyhow::{Context, Result, ensure};
 use regex::Regex;
@@ -129,29 +130,39 @@ fn shares(
     // The folder of a run is the lane's, and ci/torture has a machine of the same name.
     lane.name = format!("bench-{}", lane.name);
     lane.setup.push(SETUP.to_owned());
-    let modules = build_modules(
-        &job.cache,
-        &build.dir,
-        lane.arch.kernel(),
-        &job.checkout,
-        What::Bench,
-    )?;
-    let mut ready = Ready::new(
-        &job.cache,
-        run,
-        &lane,
-        &build.dir,
-        Some((&modules, &[MODULE])),
-    )?;
+    let with = !series.patches.is_empty();
+    let (what, names): (_, &[&str]) = match with {
+        true => (What::All, &[MODULE, QUEUE]),
+        false => (What::Bench, &[MODULE]),
+    };
+    let arch = lane.arch.kernel();
+    let modules = build_modules(&job.cache, &build.dir, arch, &job.checkout, what)?;
+    let mut ready = Ready::new(&job.cache, run, &lane, &build.dir, Some((&modules, names)))?;
     ready.guest.cpus = CPUS;
-    ready.guest.memory = MEMORY.to_owned();
     // Not bench's, which counts instructions on one CPU.
     ready.guest.qemu.clear();
+    if with {
+        stress_queue(ready.clone(), tally)?;
+    }
+    ready.guest.memory = MEMORY.to_owned();
     let steps = LOADS.map(|(_, steps)| steps).concat();
     ready.boot("main", &steps, LONGEST)?;
     let facts = ready.read_facts("main")?;
     tally.take(&judge_boot(&lane.name, &facts));
     read(&facts)
+}
+
+/// The lanes have lockdep, and with it another lock of the queue's shards than is taken where nothing debugs locks.
+fn stress_queue(mut ready: Ready, tally: &mut Tally) -> Result<()> {
+    ready.lane.setup.retain(|line| line != SETUP);
+    ready.boot("queue", &format!("module {QUEUE} {QUEUE}.ko\n"), LONGEST)?;
+    let name = format!("{}: queue", ready.lane.name);
+    tally.take(&judge_boot_with_case(
+        &name,
+        &ready.read_facts("queue")?,
+        QUEUE,
+    ));
+    Ok(())
 }
 
 fn read(facts: &BootFacts) -> Result<Shares> {
