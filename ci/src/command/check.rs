@@ -248,10 +248,12 @@ fn spdx(checkout: &Path) -> Result<()> {
 /// the patches otherwise, as [PATCH 1/2].
 fn prefix(series: &Series, pristine: &Path, is_whole: bool) -> Result<()> {
     let repo = series.scratch(pristine)?;
-    for file in ["Makefile", "mm/page_alloc.c"] {
+    // With the tree's attributes git names a hunk by the function that it is in, and not by a label.
+    for file in [".gitattributes", "Makefile", "mm/page_alloc.c"] {
         fs::create_dir_all(repo.path().join("mm"))?;
-        if !repo.path().join(file).exists() {
-            fs::copy(pristine.join(file), repo.path().join(file))?;
+        let (from, to) = (pristine.join(file), repo.path().join(file));
+        if from.exists() && !to.exists() {
+            fs::copy(from, to)?;
         }
     }
     output(git(repo.path()).args(["init", "--quiet"]))?;
