@@ -6,6 +6,7 @@ use crate::build::modules::{What, build_modules};
 use crate::command::bench;
 use crate::command::job::Job;
 use crate::facts::boot::BootFacts;
+use crate::host::qemu;
 use crate::lane::cases::QUEUE;
 use crate::lane::spec::Lane;
 use crate::run::ready::Ready;
@@ -139,11 +140,11 @@ fn shares(
     let modules = build_modules(&job.cache, &build.dir, arch, &job.checkout, what)?;
     let mut ready = Ready::new(&job.cache, run, &lane, &build.dir, Some((&modules, names)))?;
     ready.guest.cpus = CPUS;
-    // Not bench's, which counts instructions on one CPU.
-    ready.guest.qemu.clear();
     if with {
-        stress_queue(ready.clone(), tally)?;
+        stress_queue(job, ready.clone(), tally)?;
     }
+    // Not bench's, which counts instructions.
+    ready.guest.qemu.clear();
     ready.guest.memory = MEMORY.to_owned();
     let steps = LOADS.map(|(_, steps)| steps).concat();
     ready.boot("main", &steps, LONGEST)?;
@@ -153,7 +154,9 @@ fn shares(
 }
 
 /// The lanes have lockdep, and with it another lock of the queue's shards than is taken where nothing debugs locks.
-fn stress_queue(mut ready: Ready, tally: &mut Tally) -> Result<()> {
+/// By a clock that counts instructions: a CPU that pushes all it can outruns one that the host has stopped.
+fn stress_queue(job: &Job, mut ready: Ready, tally: &mut Tally) -> Result<()> {
+    ready.guest.emulator = qemu::find_even(&job.cache, ready.lane.arch)?;
     ready.lane.setup.retain(|line| line != SETUP);
     ready.boot("queue", &format!("module {QUEUE} {QUEUE}.ko\n"), LONGEST)?;
     let name = format!("{}: queue", ready.lane.name);
