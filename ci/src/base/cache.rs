@@ -29,6 +29,7 @@ const MADE: &[&str] = &[
     "home",
     "modules",
     "modules-bench",
+    "modules-bench-native",
     "mutants",
     "perf",
     "runs",

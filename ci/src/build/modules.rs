@@ -217,7 +217,7 @@ mod tests {
     fn clean_knows_where_each_is_built() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(Some(dir.path())).unwrap();
-        for what in [What::All, What::Bench, What::Clippy] {
+        for what in [What::All, What::Bench, What::BenchNative, What::Clippy] {
             cache.dir(what.name()).unwrap();
         }
     }
