@@ -15,13 +15,12 @@
 #define LARGEST	(1U << (SIZES - 1))
 /* All that can be had. */
 #define DEPTH	64
-/*
- * Of the 1000 pages or so that a CPU's lists may hold: to free as many would have
- * them give back an unknown number.
- */
+/* What the lists hold then */
 #define ROW	896
+/* Of a zone of 2 GiB they hold 32768 pages at most, on a single CPU twice that. */
+#define ROOM	(65536 + 2 * LARGEST)
 
-static struct page *nolocks_pages[2 * LARGEST];
+static struct page *nolocks_pages[ROOM];
 
 static struct page *nolocks_no_locks(void)
 {
@@ -70,9 +69,9 @@ nolocks_burst(const char *api, unsigned int size, struct page *(*alloc)(void))
 	unsigned int held, n;
 
 	n = nolocks_take(0, ROW, nolocks_kernel);
-	n = nolocks_take(n, LARGEST, nolocks_no_locks);
+	n = nolocks_take(n, ROOM - LARGEST - n, nolocks_no_locks);
 	/* The thread that fills the slots comes at once. */
-	usleep_range(1000, 2000);
+	usleep_range(5000, 10000);
 	held = n - min(n, ROW);
 	nolocks_give_back(n, held);
 	raw_spin_lock(&lock);

@@ -49,26 +49,20 @@ const HOST: [&str; 9] = [
 struct What {
     param: u32,
     cmdline: Option<&'static str>,
-    /// Lines for sh.
-    setup: &'static str,
 }
 
 const FREED: What = What {
     param: 0,
     cmdline: None,
-    setup: "",
 };
 /// An object whose words are gone is free.
 const WAITS: What = What {
     param: 1,
     cmdline: Some("init_on_free=1"),
-    setup: "",
 };
-/// Else the lists grow with each burst: so they hold 1000 pages, of 2 GiB and two CPUs.
 const SHARES: What = What {
     param: 2,
     cmdline: None,
-    setup: "echo 256 >/proc/sys/vm/percpu_pagelist_high_fraction\n",
 };
 /// It takes minutes, and tells a hang from work.
 const LIMIT: Duration = Duration::from_secs(1200);
@@ -146,11 +140,9 @@ fn script(module: &Path, what: &What) -> String {
         PATH=/usr/sbin:/usr/bin:/sbin:/bin\n\
         mount -t proc proc /proc\n\
         barrier=$(sed -n 's/ [tT] kvfree_rcu_barrier$//p' /proc/kallsyms)\n\
-        {}\
         insmod {} barrier=0x$barrier pairs={PAIRS} what={}\n\
         echo \"{DONE}$?\"\n\
         busybox poweroff -f\n",
-        what.setup,
         module.display(),
         what.param
     )
@@ -240,7 +232,7 @@ mod tests {
         }
         let script = script(Path::new("/x.ko"), &SHARES);
         assert!(
-            script.contains("fraction\ninsmod /x.ko barrier=0x$barrier pairs=9 what=2\n"),
+            script.contains("insmod /x.ko barrier=0x$barrier pairs=9 what=2\n"),
             "{script}"
         );
     }
