@@ -96,7 +96,8 @@ fn unit_tests(job: &Job, tally: &mut Tally) -> Result<()> {
     let mut progress = Progress::new("ci: unit tests", 0);
     let mut lines = Vec::new();
     let status = run_lines(
-        in_ci(job, "test").args(["--workspace", "--locked"]),
+        // What fails first is not all there is to know.
+        in_ci(job, "test").args(["--workspace", "--locked", "--no-fail-fast"]),
         |line| {
             progress.say(line);
             lines.push(line.to_owned());

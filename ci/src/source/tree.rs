@@ -282,7 +282,7 @@ impl Tree {
         let done = match (&found, &changes) {
             (None, _) => "applied",
             (Some(_), None) => "there already",
-            (Some(_), Some(_)) => "not applied: the tree has its own",
+            (Some(_), Some(_)) => "not needed: the tree has it, changed",
         };
         Ok((done, changes))
     }
