@@ -330,12 +330,10 @@ fn measure(
     )?;
     let mut counted = Counted::read(&(main + &pages))?;
     if loops {
-        counted.shares = open_loop::read(&open_loop::boot(&job.cache, &ready)?)?;
-        tally.take(&judge_boot_with_case(
-            &format!("{}: open loop", lane.name),
-            &ready.read_facts("open")?,
-            STRESS,
-        ));
+        let facts = open_loop::boot(&job.cache, &ready)?;
+        counted.shares = open_loop::read(&facts)?;
+        let name = format!("{}: open loop", lane.name);
+        tally.take(&judge_boot_with_case(&name, &facts, STRESS));
     }
     counted.profile = profile("profile", &ready, &[PAGES])?;
     counted.profile.extend(queue);

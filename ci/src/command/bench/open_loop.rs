@@ -6,15 +6,17 @@
 use super::counts::{Share, Shares};
 use super::tables::{Table, table};
 use crate::base::cache::Cache;
+use crate::facts::boot::BootFacts;
+use crate::facts::suite::Stat;
 use crate::host::qemu;
 use crate::lane::cases::STRESS;
 use crate::run::ready::Ready;
-use anyhow::{Context, Result, ensure};
-use regex::Regex;
+use anyhow::{Context, Result, anyhow, ensure};
 use std::time::Duration;
 
 /// Four CPUs with 1 GB, each of which takes 16 pages each 4 ms, with room for four times as many in its slots.
 const CPUS: u32 = 4;
+const BOOT: &str = "open";
 const CASES: &str = "tick,tick_beside_forks,tick_beside_readers,nolock_beside_forks";
 /// Of guest's time, each. The module's own demand is of machines whose CPUs do stand still.
 const PARAMS: &str = "tick_seconds=5 tick_permille=1";
@@ -24,29 +26,27 @@ const LONGEST: Duration = Duration::from_secs(900);
 const GOAL: f64 = 99.9;
 
 /// Boots `ready`'s kernel for it.
-pub fn boot(cache: &Cache, ready: &Ready) -> Result<String> {
+pub fn boot(cache: &Cache, ready: &Ready) -> Result<BootFacts> {
     let mut even = ready.clone();
     even.guest.emulator = qemu::find_even(cache, ready.lane.arch)?;
     even.guest.cpus = CPUS;
     let steps = format!("module {STRESS} {STRESS}.ko case={CASES} {PARAMS}\n");
-    Ok(even.boot("open", &steps, LONGEST)?.console)
+    even.boot(BOOT, &steps, LONGEST)?;
+    even.read_facts(BOOT)
 }
 
-pub fn read(console: &str) -> Result<Shares> {
-    let line = Regex::new(r"# stat: context=(\w+) api=(\w+) attempts=(\d+) obtained=(\d+)")
-        .expect("a constant pattern");
-    let number = |digits: &str| digits.parse::<u64>().context("digits are a number");
-    let shares: Shares = line
-        .captures_iter(console)
-        .map(|c| {
-            let share = Share {
-                api: c[2].to_owned(),
-                asked: number(&c[3])?,
-                obtained: number(&c[4])?,
-            };
-            Ok((c[1].to_owned(), share))
-        })
-        .collect::<Result<_>>()?;
+pub fn read(facts: &BootFacts) -> Result<Shares> {
+    let case = facts.case(STRESS).context("its module was not loaded")?;
+    let suite = case.suite.as_ref().map_err(|e| anyhow!("{STRESS}: {e}"))?;
+    let share = |stat: &Stat| {
+        let share = Share {
+            api: stat.api.clone(),
+            asked: stat.attempts,
+            obtained: stat.obtained,
+        };
+        (stat.context.clone(), share)
+    };
+    let shares: Shares = suite.stats.iter().map(share).collect();
     ensure!(
         shares.len() > CASES.matches(',').count(),
         "a case said nothing: see console.txt"
@@ -89,26 +89,44 @@ pub fn rows(shares: &Shares) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::facts::scan::Rules;
 
-    fn line(case: &str, obtained: u32) -> String {
-        format!(
-            "[ 1.0] nolocks_stress: # stat: context={case} api=no_locks attempts=2000 obtained={obtained}\n"
-        )
+    fn facts(stats: &[(&str, u32)]) -> BootFacts {
+        let mut said = format!("KTAP version 1\n1..{}\n# seed: 1\n", stats.len());
+        for (nth, (case, obtained)) in (1..).zip(stats) {
+            said +=
+                &format!("# stat: context={case} api=no_locks attempts=2000 obtained={obtained}\n");
+            said += &format!("ok {nth} {case}\n");
+        }
+        let lines = said
+            .lines()
+            .map(|line| format!("[ 1.0] {STRESS}: {line}\n"));
+        let said: String = lines.collect();
+        let dir = tempfile::tempdir().unwrap();
+        let console = format!(
+            "[ 1.0] NOLOCKS: case {STRESS} begin\n{said}[ 1.1] NOLOCKS: case {STRESS} rc=0\n"
+        );
+        std::fs::write(dir.path().join("console.txt"), console).unwrap();
+        let plan = format!("module {STRESS} {STRESS}.ko\n");
+        std::fs::write(dir.path().join("plan"), plan).unwrap();
+        BootFacts::read(dir.path(), &Rules::builtin().unwrap()).unwrap()
     }
 
     #[test]
     fn each_case_has_a_share_beside_its_goal() {
-        let console = line("tick", 2000)
-            + &line("tick_beside_forks", 1998)
-            + &line("tick_beside_readers", 1997)
-            + &line("nolock_without_slots", 0);
-        let shares = read(&console).unwrap();
+        let all = [
+            ("tick", 2000),
+            ("tick_beside_forks", 1998),
+            ("tick_beside_readers", 1997),
+            ("nolock_without_slots", 0),
+        ];
+        let shares = read(&facts(&all)).unwrap();
         let rows = rows(&shares).rows;
         let last = |n: usize| [&*rows[n][4], &rows[n][6]];
         assert_eq!(last(0), ["0.000", "–"]);
         assert_eq!(last(1), ["100.000", "met"]);
         assert_eq!(last(2), ["99.900", "met"]);
         assert_eq!(last(3), ["99.850", "missed"]);
-        assert!(read(&line("tick", 2000)).is_err());
+        assert!(read(&facts(&all[..1])).is_err());
     }
 }
