@@ -32,7 +32,7 @@
  * there: ci/bench/profile.py. Few enough to step through, and more than a sheaf
  * has objects.
  */
-#define NOLOCKS_STEPPED	64
+#define NOLOCKS_STEPPED	16
 
 void nolocks_begin_profile(const char *name, unsigned int ops);
 void nolocks_end_profile(void);

@@ -78,6 +78,8 @@ static int __init nolocks_bench_init(void)
 	/* Zeroes the page in any case. */
 	NOLOCKS_BENCH("alloc_pages_nolock",
 		      __free_page(alloc_pages_nolock(0, NUMA_NO_NODE, 0)));
+	NOLOCKS_PROFILE("alloc_pages_nolock",
+			__free_page(alloc_pages_nolock(0, NUMA_NO_NODE, 0)));
 #ifdef CONFIG_PAGE_SLOTS
 	return nolocks_bench_slots();
 #else

@@ -59,7 +59,7 @@ const OPS: usize = 2 * queue::CAPACITY;
 /// So that waiting for a grace period, which is one for all, is little of it.
 const MANY: usize = 16 * OPS;
 /// As many as gdb steps through in C.
-const STEPPED: usize = 64;
+const STEPPED: usize = 16;
 /// The best of them is one that no interrupt got into.
 const ROUNDS: usize = 20;
 const SIZE: usize = 64;

@@ -271,6 +271,8 @@ int nolocks_bench_slots(void)
 	NOLOCKS_BENCH("no_locks", __free_page(nolocks_alloc()));
 	NOLOCKS_BENCH("no_locks_zero",
 		      __free_page(alloc_page(__GFP_NO_LOCKS | __GFP_ZERO)));
+	NOLOCKS_PROFILE("no_locks_zero",
+			__free_page(alloc_page(__GFP_NO_LOCKS | __GFP_ZERO)));
 	NOLOCKS_BENCH("no_locks_free_nolock", NOLOCKS_FREE(nolocks_alloc()));
 	NOLOCKS_PROFILE("no_locks_free_nolock", NOLOCKS_FREE(nolocks_alloc()));
 	nolocks_print_bursts("nowait", "task", nolocks_nowait, nolocks_in_task);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Lanes that are booted beside each other.
+//! Guests that are booted beside each other.
 
 use crate::base::progress::say;
 use crate::lane::plan::Plan;
@@ -20,14 +20,27 @@ pub type ReadyLane = (Ready, Plan, Value);
 /// What an emulator takes beside its guest's memory, in MB: most of it translated code.
 const OVERHEAD: u64 = 1024;
 
-/// Boots all of them, `at_once` beside each other. What was found is counted in the order of the lanes. After an
-/// error, which is no finding, none is begun.
+/// Boots all of them, `at_once` beside each other.
 pub fn boot_all(
     lanes: Vec<ReadyLane>,
     at_once: usize,
     tally: &mut Tally,
 ) -> Result<Vec<(LaneReport, Value)>> {
-    let left = Mutex::new(lanes.into_iter().enumerate());
+    run_beside(lanes, at_once, tally, |(ready, plan, metadata), tally| {
+        let report = boot_lane(&ready, &metadata, &plan, tally)?;
+        Ok((report, metadata))
+    })
+}
+
+/// Runs each of `all`, `at_once` beside each other. What was found is counted in their order. After an error,
+/// which is no finding, none is begun.
+pub fn run_beside<T: Send, R: Send>(
+    all: Vec<T>,
+    at_once: usize,
+    tally: &mut Tally,
+    run: impl Fn(T, &mut Tally) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    let left = Mutex::new(all.into_iter().enumerate());
     let done = Mutex::new(Vec::new());
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -35,13 +48,13 @@ pub fn boot_all(
             scope.spawn(|| {
                 while !is_over.load(Relaxed) {
                     let next = left.lock().expect("no thread panics").next();
-                    let Some((nth, (ready, plan, metadata))) = next else {
+                    let Some((nth, one)) = next else {
                         return;
                     };
                     let mut tally = Tally::default();
-                    let report = boot_lane(&ready, &metadata, &plan, &mut tally);
-                    is_over.fetch_or(report.is_err(), Relaxed);
-                    let ended = (nth, tally, report.map(|report| (report, metadata)));
+                    let result = run(one, &mut tally);
+                    is_over.fetch_or(result.is_err(), Relaxed);
+                    let ended = (nth, tally, result);
                     done.lock().expect("no thread panics").push(ended);
                 }
             });
@@ -49,11 +62,11 @@ pub fn boot_all(
     });
     let mut done = done.into_inner().expect("no thread panics");
     done.sort_by_key(|(nth, ..)| *nth);
-    let (mut reports, mut errors) = (Vec::new(), Vec::new());
-    for (_, of_lane, report) in done {
-        tally.absorb(of_lane);
-        match report {
-            Ok(report) => reports.push(report),
+    let (mut results, mut errors) = (Vec::new(), Vec::new());
+    for (_, of_one, result) in done {
+        tally.absorb(of_one);
+        match result {
+            Ok(result) => results.push(result),
             Err(error) => errors.push(error),
         }
     }
@@ -61,16 +74,20 @@ pub fn boot_all(
         say(&format!("FAIL {other:#}"));
         first
     });
-    first.map_or(Ok(reports), Err)
+    first.map_or(Ok(results), Err)
 }
 
 /// As many guests as there are cores and memory for: an emulated CPU that waits for a core looks to its kernel as if
 /// it stood still, which is what is tested.
 pub fn how_many(lanes: &[ReadyLane]) -> usize {
+    let guests = lanes.iter().map(|(ready, ..)| &ready.lane);
+    fit_here(guests.map(|lane| (lane.cpus as usize, &*lane.memory)))
+}
+
+/// The same for guests that keep `cores` busy each, and have so much memory.
+pub fn fit_here<'a>(guests: impl Iterator<Item = (usize, &'a str)> + Clone) -> usize {
     let cores = thread::available_parallelism().map_or(1, |n| n.get());
-    let guests = lanes
-        .iter()
-        .map(|(ready, ..)| (ready.lane.cpus as usize, megabytes(&ready.lane.memory)));
+    let guests = guests.map(|(busy, memory)| (busy, megabytes(memory)));
     fit(cores, free_megabytes(), guests)
 }
 

@@ -12,7 +12,7 @@ mod picture;
 mod profile;
 mod tables;
 
-use crate::base::cache::{write_atomic, write_json};
+use crate::base::cache::{Cache, write_atomic, write_json};
 use crate::build::kernel::{Build, Stamp};
 use crate::build::modules::{What, build_modules};
 use crate::command::job::Job;
@@ -22,6 +22,7 @@ use crate::host::setup::{self, Need};
 use crate::lane::cases::STRESS;
 use crate::lane::spec::Lane;
 use crate::report::table::{markdown, table};
+use crate::run::beside::{fit_here, run_beside};
 use crate::run::ready::Ready;
 use crate::source::series::Series;
 use crate::source::tree::{Origin, Prepared};
@@ -114,10 +115,24 @@ pub fn run(job: &Job, machine: Option<&str>) -> Result<()> {
         Some(native::NAME) => (Vec::new(), true),
         Some(name) => (vec![Lane::load(&dir, name)?], false),
     };
+    let mut built = Vec::new();
+    for machine in &machines {
+        for series in [&series.prefix(0), &series] {
+            built.push(build_side(job, &run, machine, series)?);
+        }
+    }
+    // With `-icount` one thread emulates all CPUs, and what it counts is the same beside others.
+    let at_once = fit_here(built.iter().map(|b| (1, &*b.ready.lane.memory)));
+    let mut sides = run_beside(built, at_once, &mut tally, |built, tally| {
+        count(&job.cache, built, tally)
+    })?
+    .into_iter();
     let mut measured = Vec::new();
     for lane in machines {
-        let before = measure(job, &run, &lane, &series.prefix(0), &mut tally)?;
-        let after = measure(job, &run, &lane, &series, &mut tally)?;
+        let (before, after) = (sides.next(), sides.next());
+        let (Some(before), Some(after)) = (before, after) else {
+            break;
+        };
         tally.check(
             &format!("{}: nothing of mainline's became dearer", lane.name),
             check_prices(&before.counted.ops, &after.counted.ops),
@@ -269,37 +284,57 @@ pub fn build_kernel(job: &Job, machine: &Lane, series: &Series) -> Result<(Lane,
     Ok((lane, source, build))
 }
 
-fn measure(
-    job: &Job,
-    run: &Path,
-    machine: &Lane,
-    series: &Series,
-    tally: &mut Tally,
-) -> Result<Side> {
+/// A side's kernel and modules, ready to boot.
+struct Built {
+    with: bool,
+    ready: Ready,
+    build: Build,
+    origin: Origin,
+}
+
+/// Those of `MODULES`, and the queue's where there is one.
+fn modules(with: bool) -> Vec<&'static str> {
+    let queue = with.then_some(QUEUE);
+    MODULES.iter().copied().chain(queue).collect()
+}
+
+/// Elsewhere the lists have a page for an interrupt, too.
+fn has_open_loop(with: bool, lane: &Lane) -> bool {
+    with && is_rt(lane)
+}
+
+fn build_side(job: &Job, run: &Path, machine: &Lane, series: &Series) -> Result<Built> {
     let with = !series.patches.is_empty();
     let (lane, source, build) = build_kernel(job, machine, series)?;
-    let (what, modules): (_, Vec<&str>) = match with {
-        true => (What::All, MODULES.iter().copied().chain([QUEUE]).collect()),
-        false => (What::Bench, MODULES.to_vec()),
+    let what = match with {
+        true => What::All,
+        false => What::Bench,
     };
-    // Elsewhere the lists have a page for an interrupt, too.
-    let loops = with && is_rt(&lane);
-    let built = build_modules(
-        &job.cache,
-        &build.dir,
-        lane.arch.kernel(),
-        &job.checkout,
-        what,
-    )?;
-    let own: &[&str] = if loops { &[PAGES, STRESS] } else { &[PAGES] };
-    let everything = [own, &modules[..]].concat();
-    let mut ready = Ready::new(
-        &job.cache,
-        run,
-        &lane,
-        &build.dir,
-        Some((&built, &everything)),
-    )?;
+    let arch = lane.arch.kernel();
+    let built = build_modules(&job.cache, &build.dir, arch, &job.checkout, what)?;
+    let own: &[&str] = match has_open_loop(with, machine) {
+        true => &[PAGES, STRESS],
+        false => &[PAGES],
+    };
+    let everything = [own, &modules(with)].concat();
+    let with_modules = Some((&built, &*everything));
+    let ready = Ready::new(&job.cache, run, &lane, &build.dir, with_modules)?;
+    Ok(Built {
+        with,
+        ready,
+        build,
+        origin: source.origin.clone(),
+    })
+}
+
+fn count(cache: &Cache, built: Built, tally: &mut Tally) -> Result<Side> {
+    let Built {
+        with,
+        mut ready,
+        build,
+        origin,
+    } = built;
+    let (lane, modules) = (ready.lane.clone(), modules(with));
     let steps = |modules: &[&str]| -> String {
         let lines = modules.iter().map(|m| format!("module {m} {m}.ko\n"));
         lines.collect()
@@ -329,8 +364,8 @@ fn measure(
         check_stranded(&main, with),
     )?;
     let mut counted = Counted::read(&(main + &pages))?;
-    if loops {
-        let facts = open_loop::boot(&job.cache, &ready)?;
+    if has_open_loop(with, &lane) {
+        let facts = open_loop::boot(cache, &ready)?;
         counted.shares = open_loop::read(&facts)?;
         let name = format!("{}: open loop", lane.name);
         tally.take(&judge_boot_with_case(&name, &facts, STRESS));
@@ -350,6 +385,6 @@ fn measure(
     Ok(Side {
         counted,
         stamp: build.stamp,
-        origin: source.origin.clone(),
+        origin,
     })
 }

@@ -23,6 +23,8 @@ const OPS: &[(&str, bool)] = &[
     ("gfp_kernel", true),
     ("gfp_kernel_order_4", true),
     ("gfp_nowait", true),
+    ("alloc_pages_nolock", true),
+    ("no_locks_zero", false),
     ("no_locks_free_nolock", false),
     ("no_locks_irqs_off", false),
     ("no_locks_failing", false),
