@@ -3,6 +3,7 @@
 //! are, and with one bug each.
 
 use std::path::Path;
+use std::process::Command;
 use std::{env, fs};
 
 const PATCHES: &str = "../../patches";
@@ -24,8 +25,10 @@ const FUNCTIONS: [&str; 10] = [
 /// A name, and what to replace by what.
 type Bug = (&'static str, &'static [(&'static str, &'static str)]);
 
-const ASK: &str = "	if (!cpumask_test_cpu(cpu, &page_slots_asking) && irq_work_runs_here() &&
-	    !cpumask_test_and_set_cpu(cpu, &page_slots_asking))
+const ASK: &str = "	if (irq_work_runs_here() &&
+	    ((!cpumask_test_cpu(cpu, &page_slots_asking) &&
+	      !cpumask_test_and_set_cpu(cpu, &page_slots_asking)) ||
+	     (!page && !timer_pending(this_cpu_ptr(&page_slots_late)))))
 		irq_work_queue(&slots->irq_work);
 ";
 
@@ -167,6 +170,14 @@ const BUGS: &[Bug] = &[
             "	    !({ bool filled = fill_slots(cpu); cpumask_test_and_clear_cpu(cpu, &page_slots_asking); filled; }))\n",
         )],
     ),
+    // Whoever finds no page leaves it to who has asked before.
+    (
+        "asked_by_others",
+        &[(
+            "(!page && !timer_pending(this_cpu_ptr(&page_slots_late)))",
+            "false",
+        )],
+    ),
     // The timer is not armed again where it found too little memory.
     (
         "timer_not_armed_again",
@@ -177,29 +188,35 @@ const BUGS: &[Bug] = &[
     ),
 ];
 
-/// What the series adds to a file that it makes.
-fn new_file(path: &str) -> String {
-    let header = format!("--- /dev/null\n+++ b/{path}\n");
-    let mut added = String::new();
-    for entry in fs::read_dir(PATCHES).expect("the series is in the checkout") {
-        let patch = entry.expect("a patch").path();
-        let text = fs::read_to_string(&patch).expect("a patch is text");
-        if let Some((_, diff)) = text.split_once(&header) {
-            let lines = diff
-                .lines()
-                .skip(1)
-                .map_while(|line| line.strip_prefix('+'));
-            assert!(added.is_empty(), "{path} is made twice");
-            added = lines.fold(added, |text, line| text + line + "\n");
-        } else {
-            assert!(
-                !text.contains(&format!("+++ b/{path}\n")),
-                "{}: {path} is changed here, which these models do not follow",
-                patch.display()
-            );
+/// A file that the series makes, as the whole of it leaves it: by `git apply` in a folder of its own.
+fn made_by_series(out: &Path, path: &str) -> String {
+    let tree = out.join("tree");
+    let _ = fs::remove_dir_all(&tree);
+    fs::create_dir(&tree).expect("cargo made the folder");
+    let patches = fs::read_dir(PATCHES).expect("the series is in the checkout");
+    let mut patches: Vec<_> = patches.map(|p| p.expect("a patch").path()).collect();
+    patches.retain(|p| p.extension().is_some_and(|e| e == "patch"));
+    patches.sort();
+    for patch in patches {
+        let mut git = Command::new("git");
+        for (variable, _) in env::vars_os() {
+            if variable.to_string_lossy().starts_with("GIT_") {
+                git.env_remove(variable);
+            }
         }
+        // A repository above this would have it look for the files there.
+        git.env("GIT_CEILING_DIRECTORIES", out).current_dir(&tree);
+        git.arg("apply").arg(format!("--include={path}"));
+        let status = git
+            .arg(fs::canonicalize(&patch).expect("it was listed"))
+            .status();
+        assert!(
+            status.expect("git is there").success(),
+            "{}: {path}",
+            patch.display()
+        );
     }
-    added
+    fs::read_to_string(tree.join(path)).expect("the series makes it")
 }
 
 /// From a line that begins so to the first that begins with `end`.
@@ -228,12 +245,12 @@ fn main() {
         out.join(name)
     };
 
-    let header = new_file("mm/page_slots.h");
+    let header = made_by_series(out, "mm/page_slots.h");
     write(
         "page_slots.h",
         cut(&header, "struct page_slots {", "};\n").into(),
     );
-    let file = new_file("mm/page_slots.c");
+    let file = made_by_series(out, "mm/page_slots.c");
     let source: String = FUNCTIONS.map(|name| cut(&file, name, "}\n")).join("\n");
     let mut rust = String::new();
     let mut list = String::new();

@@ -51,6 +51,7 @@ void model_wake(void);
 void model_schedule(void);
 void model_schedule_timeout(void);
 void model_arm_timer(void);
+bool model_timer_pending(void);
 struct zone *model_zone(void);
 unsigned int model_limit(void);
 struct zone *model_zone_of(struct page *page);
@@ -131,6 +132,7 @@ bool model_usable(struct page *page);
 #define cond_resched_tasks_rcu_qs()	((void)0)
 #define wake_up_process(task)		((void)(task), model_wake())
 #define mod_timer(timer, expires)	model_arm_timer()
+#define timer_pending(timer)		model_timer_pending()
 
 static struct page *page_slots_pop(struct zone *zone, int migratetype);
 static void page_slots_irq_work_fn(struct irq_work *irq_work);

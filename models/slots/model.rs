@@ -446,6 +446,11 @@ extern "C-unwind" fn model_arm_timer() {
 }
 
 #[unsafe(no_mangle)]
+extern "C-unwind" fn model_timer_pending() -> bool {
+    here(|cpu| cpu.slots.armed.load(Relaxed))
+}
+
+#[unsafe(no_mangle)]
 extern "C-unwind" fn model_zone() -> usize {
     here(|cpu| cpu.zone.get())
 }

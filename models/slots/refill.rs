@@ -20,6 +20,8 @@ enum Fillers {
     Both { memory: bool },
     /// The timer alone, as the thread was woken where it cannot run.
     Timer,
+    /// Nobody, as it was another CPU that emptied the slots and woke it there.
+    Stuck,
 }
 
 fn explore(bug: &'static str, fillers: Fillers) {
@@ -35,7 +37,9 @@ fn explore(bug: &'static str, fillers: Fillers) {
     });
     model.check(move || {
         let usable = vec![true; pops];
-        let slots = Arc::new(Slots::new(bug, &usable, &usable, 4 * pops));
+        let full = vec![fillers != Fillers::Stuck; pops];
+        let slots = Arc::new(Slots::new(bug, &full, &usable, 4 * pops));
+        let is_stuck = matches!(fillers, Fillers::Timer | Fillers::Stuck);
         slots.woken.store(true, Relaxed);
         let run = |op: Op| Cpu::new(&slots, Vec::new()).run(op);
         let beside = |op: Op| {
@@ -43,12 +47,12 @@ fn explore(bug: &'static str, fillers: Fillers) {
             thread::spawn(move || cpu.run(op))
         };
         let mut fill = Vec::new();
-        if fillers != Fillers::Timer {
+        if !is_stuck {
             let memory = fillers != Fillers::Short;
             fill.push(beside(Thread { memory }));
         }
         match fillers {
-            Fillers::Thread | Fillers::Short => {}
+            Fillers::Thread | Fillers::Short | Fillers::Stuck => {}
             Fillers::Both { memory } => fill.push(beside(Late { memory })),
             Fillers::Timer => fill.push(beside(Late { memory: true })),
         }
@@ -58,10 +62,10 @@ fn explore(bug: &'static str, fillers: Fillers) {
         for filler in fill {
             filler.join().unwrap();
         }
-        while fillers != Fillers::Timer && slots.woken.load(Relaxed) {
+        while !is_stuck && slots.woken.load(Relaxed) {
             run(Thread { memory: true });
         }
-        let timer = matches!(fillers, Fillers::Timer | Fillers::Both { .. });
+        let timer = is_stuck || matches!(fillers, Fillers::Both { .. });
         while timer && slots.armed.swap(false, AcqRel) {
             run(Late { memory: true });
         }
@@ -84,6 +88,7 @@ fn what_was_taken_out_comes_back() {
     explore(FAITHFUL, Fillers::Both { memory: true });
     explore(FAITHFUL, Fillers::Both { memory: false });
     explore(FAITHFUL, Fillers::Timer);
+    explore(FAITHFUL, Fillers::Stuck);
 }
 
 #[test]
@@ -95,6 +100,7 @@ fn every_bug_is_found() {
         ("relaxed_clear", Fillers::Thread),
         ("no_second_try", Fillers::Short),
         ("timer_late_clear", Fillers::Timer),
+        ("asked_by_others", Fillers::Stuck),
         ("timer_not_armed_again", Fillers::Both { memory: false }),
     ] {
         let panic = std::panic::catch_unwind(|| explore(bug, fillers)).expect_err(bug);
