@@ -170,6 +170,7 @@ fn unchanged_modules(mutants: &[&Mutant]) -> Result<Vec<Mutant>> {
                 file: String::new(),
                 from: String::new(),
                 alone: false,
+                of_mainline: false,
                 ..(*mutant).clone()
             }),
         }

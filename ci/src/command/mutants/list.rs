@@ -30,6 +30,9 @@ pub struct Mutant {
     pub module: Stress,
     #[serde(default)]
     pub alone: bool,
+    /// In lines that the series leaves as they are.
+    #[serde(default)]
+    pub of_mainline: bool,
     pub explained: Option<String>,
     /// Beside `case`.
     #[serde(skip)]
@@ -85,6 +88,7 @@ impl Mutant {
             case: None,
             module: Stress::Kunit,
             alone: true,
+            of_mainline: false,
             explained: None,
             more_cases: Vec::new(),
         }
@@ -148,6 +152,10 @@ pub fn read_list(checkout: &Path) -> Result<Vec<Mutant>> {
             mutant.module != Stress::Kunit || mutant.is_of_series(),
             "{name}: KUnit looks at the series, and not at {LIB}"
         );
+        ensure!(
+            !mutant.of_mainline || mutant.is_of_series(),
+            "{name}: {LIB} is not mainline's"
+        );
         if mutant.case.is_some() {
             mutant.case_names()?;
         }
@@ -194,7 +202,7 @@ pub mod tests {
                     .collect();
                 mutant.apply(&after).is_ok_and(|changed| changed != after)
             });
-            assert!(shown, "{}", mutant.name);
+            assert_eq!(shown, !mutant.of_mainline, "{}", mutant.name);
         }
     }
 }
