@@ -122,7 +122,6 @@ pub(crate) fn in_slots(cpu: u32) -> usize {
 
 /// How many pages are in the slots of all CPUs, those that are offline included.
 pub(crate) fn in_all_slots() -> usize {
-    // SAFETY: Only reads.
     let possible = kernel::cpu::nr_cpu_ids();
     (0..possible).map(in_slots).sum()
 }

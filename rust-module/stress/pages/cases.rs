@@ -61,6 +61,7 @@ pub(crate) const CASES: &[Case<Env>] = &[
     ("pcp_high", deferred::pcp_high),
     ("deferred_irqs_off", deferred::irqs_off),
     ("deferred_dying", deferred::dying),
+    ("deferred_preempted", deferred::preempted),
     ("refill_irqs_off", refill::irqs_off),
     ("irq_works", irq_works::irq_works),
     ("sysctl", sysctl::page_slots),

@@ -4,6 +4,7 @@
 //! another CPU does.
 
 use kernel::{
+    bindings,
     prelude::*,
     sync::{
         atomic::{
@@ -11,6 +12,7 @@ use kernel::{
             Atomic, //
         },
         new_mutex,
+        Completion,
         Mutex, //
     },
     time::{
@@ -63,6 +65,8 @@ const STUCK: usize = 1_024;
 const NOISE: usize = STUCK / 2;
 /// In which others leave a CPU that is to sit.
 const SETTLE: Delta = Delta::from_millis(20);
+/// `DEFERRED_FREE_BATCH`.
+const BATCH: u64 = 64;
 /// Freed in one visit, so that interrupts are not off for long.
 const CHUNK: usize = 64;
 
@@ -234,6 +238,77 @@ fn beside_dying() -> Result<Option<Away>> {
     let away = Away::new(took.map_or(-1, Delta::as_nanos), reference);
     away.print("deferred", "dying");
     Ok(Some(away))
+}
+
+/// A thread that frees what its CPU has deferred may be preempted by another for as long as that likes:
+/// whoever drains the lists finds all but the batch in its hands.
+pub(crate) fn preempted(_env: &Env) -> Result<Outcome> {
+    if !cfg!(CONFIG_PREEMPT_RT) {
+        return Ok(Outcome::Skipped("an interrupt frees them here"));
+    }
+    if threads::online_cpus().get() < 2 {
+        return Ok(Outcome::Skipped("there is no other CPU"));
+    }
+    let (before, after) = repeat(beside_preempted, |(before, _)| *before > 2 * BATCH)?;
+
+    pr_info!("# preempted: left={before} hidden={after}\n");
+    Ok(Outcome::Passed
+        .check(
+            before > 2 * BATCH,
+            fmt!("the thread was through before it could be preempted"),
+        )
+        .check(
+            after <= BATCH,
+            fmt!("a drain left {after} pages to a thread that cannot run"),
+        ))
+}
+
+/// How many pages were deferred when the thread was preempted, and after a drain.
+fn beside_preempted() -> Result<(u64, u64)> {
+    let sitting = Sitting::new();
+    let is_midway = KBox::pin_init(Completion::new(), GFP_KERNEL)?;
+    let pages = KBox::pin_init(new_mutex!(charged(FREED)?), GFP_KERNEL)?;
+    let before = Atomic::new(0);
+    let after = Atomic::new(u64::MAX);
+    let events = Events::now();
+
+    threads::run(2, &|nth| {
+        let _pinned = Pinned::new();
+
+        if nth == 1 {
+            let site = KBox::pin_init(Site::new(), GFP_KERNEL)?;
+            let mut pages = take(&pages)?;
+            let mut more = true;
+
+            // SAFETY: The current task, to which no other policy matters.
+            unsafe { bindings::sched_set_fifo(kernel::current!().as_ptr()) };
+            while more {
+                site.run(Context::RawIrqsave, || more = pages.free(CHUNK));
+            }
+            // Now the thread frees them.
+            is_midway.wait_for_completion();
+            sitting.sit();
+        } else {
+            let is_begun =
+                wait_for(|| Events::now().undeferred() > events.undeferred() + 2 * BATCH);
+            is_midway.complete_all();
+            sitting.wait();
+            if is_begun {
+                before.store(left(), Relaxed);
+                vm::drain_pcp_lists();
+                after.store(left(), Relaxed);
+            }
+            sitting.end();
+        }
+        Ok(())
+    })?;
+    Ok((before.load(Relaxed), after.load(Relaxed)))
+}
+
+/// Pages that are deferred.
+fn left() -> u64 {
+    let events = Events::now();
+    events.deferred() - events.undeferred()
 }
 
 /// Pages of one CPU that another frees with `free_pages_nolock()` do not make its lists longer than
