@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Building the modules against a kernel, and clippy on them.
 
+use crate::base::arch::Arch;
 use crate::base::cache::{self, Cache, sha256, write_atomic};
 use crate::base::exit::{Exit, OrExit, fail};
 use crate::base::progress::Progress;
 use crate::build::kernel::Build;
 use crate::build::make::{clean_env, jobs, run_logged, toolchain_args};
-use crate::lane::spec::Arch;
 use crate::source::files::tree_hash;
 use anyhow::Result;
 use std::fs;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 //! A kernel that the user has built, which is looked at before modules are built for it.
 
+use crate::base::arch::Arch;
 use crate::base::exit::{Exit, OrExit, fail};
 use crate::base::pins::LLVM;
 use crate::base::proc::output;
 use crate::host::setup::RUSTC;
-use crate::lane::spec::Arch;
 use anyhow::Result;
 use std::fs;
 use std::path::Path;

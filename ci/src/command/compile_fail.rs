@@ -2,11 +2,11 @@
 //! Uses of the queue that must not compile: `rust-module/compile_fail/`. Each says with what message
 //! the compiler has to refuse it, and has a twin that differs in one line and compiles.
 
+use crate::base::arch::Arch;
 use crate::base::cache::{self, Cache};
 use crate::base::proc::capture;
 use crate::build::kernel::Build;
 use crate::build::modules::{Passed, module_make};
-use crate::lane::spec::Arch;
 use crate::verdict::tally::Tally;
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;

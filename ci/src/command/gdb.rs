@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! `make gdb`: a lane's guest that waits for gdb, from a kernel with debug info.
 
+use crate::base::arch::Arch;
 use crate::base::cache::write_atomic;
 use crate::base::exit::{Exit, OrExit, fail};
 use crate::base::progress::Progress;
@@ -9,7 +10,7 @@ use crate::command::args::{OnTop, Where};
 use crate::command::job::{DEFAULT_LANE, Job, check_users_tree};
 use crate::command::modules::at_prompt;
 use crate::guest::boot::Guest;
-use crate::lane::spec::{Arch, Lane};
+use crate::lane::spec::Lane;
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;

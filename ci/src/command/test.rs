@@ -98,9 +98,9 @@ fn tested(named: Option<&str>, mut lanes: Vec<Lane>) -> Result<Vec<Lane>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::arch::Arch;
     use crate::command::job::DEFAULT_LANE;
     use crate::command::job::tests::job;
-    use crate::lane::spec::Arch;
     use std::fs;
     use std::path::Path;
 

@@ -2,11 +2,11 @@
 //! A boot's folder, read once: everything that it is judged and reported by.
 
 use crate::base::cache;
+use crate::facts::ending::Ending;
 use crate::facts::ktap::parse_messages;
 use crate::facts::kunit::{open_suites, parse_kunit_results};
 use crate::facts::scan::{Finding, Rules, debug_locks, messages};
 use crate::facts::suite::Suite;
-use crate::guest::boot::Ending;
 use anyhow::{Context, Result};
 use regex::Regex;
 use serde::{Deserialize, Serialize};

@@ -2,6 +2,7 @@
 //! What a boot left, read once.
 
 pub mod boot;
+pub mod ending;
 pub mod ktap;
 pub mod kunit;
 #[cfg(test)]

@@ -2,9 +2,10 @@
 //! KVM or emulation. A /dev/kvm that opens and makes machines may still kill every guest, so KVM is
 //! used only where this kernel has booted to its marker under it.
 
+use crate::base::arch::Arch;
 use crate::base::cache::{self, Cache};
-use crate::guest::boot::{Ending, Guest, PhaseLimits};
-use crate::lane::spec::Arch;
+use crate::facts::ending::Ending;
+use crate::guest::boot::{Guest, PhaseLimits};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, OpenOptions};

@@ -2,53 +2,21 @@
 //! One boot under virtme-ng. virtme-ng has no time limit and its exit status says little, so the
 //! markers on the console tell the phases apart, and each phase has a limit of its own.
 
+use crate::base::arch::Arch;
 use crate::base::cache::write_atomic;
 use crate::base::exit::{Exit, OrExit};
 use crate::base::proc::{check_interrupt, clear_environment, spawn_lines};
 use crate::base::progress::Progress;
+use crate::facts::ending::{DONE, Ending, Phase, UP};
 use crate::guest::wedged;
 use crate::host::qemu::Qemu;
-use crate::lane::spec::Arch;
 use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
-use std::fmt;
 use std::fs::File;
 use std::io::{LineWriter, Write};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
-
-const UP: &str = "NOLOCKS: guest up";
-const DONE: &str = "NOLOCKS: guest done";
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Phase {
-    Boot,
-    Run,
-    Shutdown,
-}
-
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Phase::Boot => "boot",
-            Phase::Run => "run",
-            Phase::Shutdown => "shutdown",
-        })
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Ending {
-    /// The steps were carried out and the machine went off.
-    Done,
-    /// The machine went off before the steps were carried out.
-    Died(Phase),
-    Hung(Phase, Duration),
-}
 
 #[derive(Debug, Clone, Copy)]
 pub struct PhaseLimits {
@@ -83,18 +51,6 @@ pub struct Outcome {
     pub console: String,
     pub ending: Ending,
     pub took: Duration,
-}
-
-impl Ending {
-    /// As far as the console tells, of a boot that left nothing else: one that went off in the middle,
-    /// and one that hung, look the same.
-    pub fn by_console(console: &str) -> Ending {
-        match (console.contains(DONE), console.contains(UP)) {
-            (true, _) => Ending::Done,
-            (_, true) => Ending::Died(Phase::Run),
-            _ => Ending::Died(Phase::Boot),
-        }
-    }
 }
 
 impl Guest {

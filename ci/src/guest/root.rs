@@ -2,12 +2,12 @@
 //! The guest's root folder where the host's own does not serve: another architecture's userland,
 //! unpacked from Debian's packages without running any of it.
 
+use crate::base::arch::Arch;
 use crate::base::cache::{Cache, remove_dir};
 use crate::base::exit::{Exit, OrExit, fail, perhaps_network};
 use crate::base::pins::PINS;
 use crate::base::proc::run_lines;
 use crate::base::progress::Progress;
-use crate::lane::spec::Arch;
 use crate::source::debian::{KEYRING, machine_archive};
 use anyhow::{Context, Result};
 use std::fs;

@@ -3,11 +3,11 @@
 //! and where several CPUs count instructions, that of the machine's backports, extracted beside it, where
 //! its own is not new enough.
 
+use crate::base::arch::Arch;
 use crate::base::cache::Cache;
 use crate::base::exit::{Exit, fail};
 use crate::base::proc::{check_interrupt, output};
 use crate::host::other_suite::Packages;
-use crate::lane::spec::Arch;
 use anyhow::Result;
 use std::collections::BTreeMap;
 use std::fs;

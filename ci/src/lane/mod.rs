@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 //! A lane: what its file says, and the configuration that it asks for.
 
-mod arch;
 pub mod cases;
 pub mod config;
 mod controls;

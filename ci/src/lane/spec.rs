@@ -2,6 +2,7 @@
 //! A lane: one file below `ci/lanes/`, with the fragments that it names. Lines that begin with `#:` are TOML and say
 //! how to boot and judge; the rest are options on top of the project's `Kconfig.fragment`.
 
+use crate::base::arch::Arch;
 use crate::base::exit::{Exit, OrExit, fail};
 use crate::lane::cases::{Cases, NO_KUNIT, QUEUE, STRESS};
 use crate::lane::config::Options;
@@ -16,14 +17,6 @@ use std::time::Duration;
 
 /// Suites and their skipped cases.
 pub type Skips = BTreeMap<String, BTreeSet<String>>;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Arch {
-    #[serde(rename = "x86_64")]
-    X86,
-    Arm64,
-}
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 //! A lane that is ready to boot, and its boots.
 
+use crate::base::arch::Arch;
 use crate::base::cache::{self, Cache, write_atomic, write_json};
 use crate::base::exit::{Exit, OrExit};
 use crate::build::modules::Modules;
 use crate::facts::boot::{BootFacts, ENDING, Ended};
+use crate::facts::ending::{Ending, Phase};
 use crate::guest::accel::{self, Accel};
-use crate::guest::boot::{Ending, Guest, Outcome, Phase, PhaseLimits};
+use crate::guest::boot::{Guest, Outcome, PhaseLimits};
 use crate::guest::root;
 use crate::host::qemu;
 use crate::host::setup::tools;
-use crate::lane::spec::{Arch, Lane};
+use crate::lane::spec::Lane;
 use crate::verdict::hang::shows_more_than_a_hang;
 use crate::verdict::standards::Standards;
 use anyhow::{Context, Result};

@@ -3,9 +3,9 @@
 
 use crate::base::exit::Exit;
 use crate::facts::boot::{BootFacts, CaseFacts};
+use crate::facts::ending::Ending;
 use crate::facts::scan::Finding;
 use crate::facts::suite::{Status, Suite};
-use crate::guest::boot::Ending;
 use crate::lane::cases::{Cases, EXAMPLE_SUITE, QUEUE, STRESS, Selection};
 use crate::lane::plan::{EXAMPLE, FAILING, MAIN, Plan, STRESS_CASE};
 use crate::lane::spec::{Boot, Control, Lane, Load, Queue, Skips};

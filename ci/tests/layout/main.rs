@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The shape of the code: no circle of files that use each other, in the runner and in each kernel module, no
-//! file too long to be read at one go, no reason for unsafe code that does not say which requirement it means, and
-//! no macro that a crate with the library in it could put another in the place of.
+//! The shape of the code: no circle of files that use each other, in the runner and in each kernel module, nor of the
+//! runner's folders, no file too long to be read at one go, no reason for unsafe code that does not say which
+//! requirement it means, and no macro that a crate with the library in it could put another in the place of.
 //!
 //! A file uses another if a path in it leads to an item there. To declare a module is no use of it. The tests
 //! in a file are a part of it; those in a file of their own are a file like any other.
 
 mod c;
+mod folders;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;

@@ -4,9 +4,9 @@
 use crate::command::mutants::list::Mutant;
 use crate::command::mutants::tried::Fate;
 use crate::facts::boot::BootFacts;
+use crate::facts::ending::Ending;
 use crate::facts::scan::{Finding, Rules};
 use crate::facts::suite::{Case, Status};
-use crate::guest::boot::Ending;
 use anyhow::Result;
 use regex::Regex;
 
@@ -89,7 +89,7 @@ pub fn judge_kunit(rules: &Rules, boot: &BootFacts) -> Fate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guest::boot::Phase;
+    use crate::facts::ending::Phase;
     use std::fs;
     use std::time::Duration;
 
@@ -151,7 +151,7 @@ mod tests {
         let later = part("m1", ok, "0") + &part("m2", BUG, "0") + &part("m3", ok, "0");
         assert_eq!(verdicts(&later, Ending::Done), [Fate::Survived]);
         let died = "[ 1.0] NOLOCKS: case m1 begin\n";
-        let hung = Ending::Hung(crate::guest::boot::Phase::Run, Duration::ZERO);
+        let hung = Ending::Hung(crate::facts::ending::Phase::Run, Duration::ZERO);
         assert!(matches!(verdicts(died, hung)[..], [Fate::Caught(_)]));
         let seen = verdicts(&format!("{died}{BUG}"), hung);
         assert!(matches!(&seen[..], [Fate::Caught(why)] if why.contains("scheduling")));

@@ -155,13 +155,13 @@ fn each_defect_alone_is_red_and_has_its_code() {
     let rc = good().replace("rc=0", "rc=1");
     let failed = good().replace("ok 2 task", "not ok 2 task");
     let silent = LOCKS.replace('1', "0");
-    let hung = Ending::Hung(crate::guest::boot::Phase::Run, Duration::from_secs(9));
+    let hung = Ending::Hung(crate::facts::ending::Phase::Run, Duration::from_secs(9));
     for (console, ending, locks, kunit, exit) in [
         (splat, Ending::Done, LOCKS, kunit, Exit::Splat),
         (good(), hung, LOCKS, kunit, Exit::Hang),
         (
             good(),
-            Ending::Died(crate::guest::boot::Phase::Run),
+            Ending::Died(crate::facts::ending::Phase::Run),
             LOCKS,
             kunit,
             Exit::Boot,
@@ -545,6 +545,6 @@ fn a_case_must_fail_for_its_own_reason_and_alone() {
     let warn = "[ 4.7] WARNING: CPU: 0 PID: 1 at mm/page_alloc.c:1 f+0x1/0x2\n";
     let splat = REAL.replacen(FAILED, &format!("{FAILED}{warn}"), 1);
     assert_eq!(ktap_controls(&splat, Ending::Done), [false, true]);
-    let died = Ending::Died(crate::guest::boot::Phase::Run);
+    let died = Ending::Died(crate::facts::ending::Phase::Run);
     assert_eq!(ktap_controls(REAL, died), [false, false]);
 }

@@ -1,7 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
-//! What others call an architecture.
+//! An architecture, and what others call it.
 
-use crate::lane::spec::Arch;
+use serde::Deserialize;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arch {
+    #[serde(rename = "x86_64")]
+    X86,
+    Arm64,
+}
 
 impl Arch {
     pub fn kernel(self) -> &'static str {
