@@ -90,6 +90,7 @@ pub static LLVM: LazyLock<String> = LazyLock::new(|| format!("-{}", PINS.toolcha
 mod tests {
     use super::*;
     use crate::base::exit::stage;
+    use std::collections::BTreeSet;
 
     #[test]
     fn a_mistake_in_kernel_toml_is_told_with_its_line() {
@@ -112,6 +113,38 @@ mod tests {
         assert!(with_base(&odd, "7.3.99").is_err());
     }
 
+    /// A file without what is there for tests only, and the modules of other files that are. As rustfmt has it, an
+    /// item ends in a line that is indented as its first.
+    fn without_tests(text: &str) -> (String, Vec<&str>) {
+        let (mut code, mut modules) = (String::new(), Vec::new());
+        let indented = |line: &str| line.len() - line.trim_start().len();
+        let mut lines = text.lines();
+        while let Some(line) = lines.next() {
+            if line.trim_start() != "#[cfg(test)]" {
+                code += &format!("{line}\n");
+                continue;
+            }
+            let is_last =
+                |l: &&str| indented(l) == indented(line) && l.trim_end().ends_with([';', '}']);
+            let last = lines.find(is_last).unwrap_or_default();
+            let module = last.rsplit_once("mod ").map(|(_, name)| name);
+            modules.extend(module.and_then(|name| name.strip_suffix(';')));
+        }
+        (code, modules)
+    }
+
+    #[test]
+    fn what_is_for_tests_only_is_no_code() {
+        let text = "fn a() {}\n#[cfg(test)]\npub mod b;\nimpl C {\n    #[cfg(test)]\n    fn d(\n        e: u8,\n    ) {\n        \
+            if f {\n        }\n    }\n    fn g() {}\n}\n#[cfg(test)]\nmod tests {\n    fn h() {}\n}\nconst I: u8 = 1;\n";
+        let (code, modules) = without_tests(text);
+        assert_eq!(
+            code,
+            "fn a() {}\nimpl C {\n    fn g() {}\n}\nconst I: u8 = 1;\n"
+        );
+        assert_eq!(modules, ["b"]);
+    }
+
     /// What stands in a test of the code is no choice, but an example.
     #[test]
     fn no_other_file_chooses_what_kernel_toml_does() {
@@ -125,13 +158,23 @@ mod tests {
         let chosen = chosen.into_iter().chain(suites).map(|c| format!("{c:?}"));
         let chosen = Vec::from_iter(chosen);
         let source = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let (mut choices, mut of_tests) = (Vec::new(), BTreeSet::new());
         for file in walkdir::WalkDir::new(source) {
             let file = file.unwrap().into_path();
             let text = std::fs::read_to_string(&file).unwrap_or_default();
-            let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-            let found = chosen.iter().find(|c| code.contains(&**c));
-            assert_eq!(found, None, "{}", file.display());
+            let (code, modules) = without_tests(&text);
+            let folder = match file.ends_with("mod.rs") {
+                true => file.parent().unwrap().to_owned(),
+                false => file.with_extension(""),
+            };
+            of_tests.extend(modules.iter().map(|m| folder.join(format!("{m}.rs"))));
+            if let Some(choice) = chosen.iter().find(|c| code.contains(&**c)) {
+                choices.push((file, choice));
+            }
         }
+        assert!(of_tests.iter().all(|file| file.exists()), "{of_tests:?}");
+        choices.retain(|(file, _)| !of_tests.contains(file));
+        assert_eq!(choices, []);
     }
 
     /// Prose cannot read kernel.toml, so it is held against it.
