@@ -77,7 +77,7 @@ struct Scale {
 
 /// What one kernel showed.
 #[derive(Debug, Serialize)]
-struct Side {
+struct KernelResults {
     /// How many objects of kmalloc_nolock() came of how many: slub_kunit's by kprobe or perf event, and
     /// the BPF program's.
     nolock: BTreeMap<String, (u64, u64)>,
@@ -105,17 +105,20 @@ pub fn run(job: &Job) -> Result<()> {
                 name: format!("{}-{name}", machine.name),
                 ..machine.clone()
             };
-            sides.insert(name, side(job, &run, &lane, &prefix, &bpf, &mut tally)?);
+            sides.insert(
+                name,
+                measure_kernel(job, &run, &lane, &prefix, &bpf, &mut tally)?,
+            );
         }
         let (header, rows) = rows(&sides["without"], &sides["with"]);
-        text += &show(&machine.about, header, rows);
-        for (side, what, often, gets) in SHARES {
+        text += &print_table(&machine.about, header, rows);
+        for (side, what, often, check) in SHARES {
             tally.check(
                 &format!(
                     "{}-{side}: kmalloc_nolock() {often} succeeds: {what}",
                     machine.name
                 ),
-                gets(sides[side].nolock.get(what).copied()),
+                check(sides[side].nolock.get(what).copied()),
             )?;
         }
         for (set, before) in &sides["without"].scales {
@@ -125,14 +128,14 @@ pub fn run(job: &Job) -> Result<()> {
                     "{}: rcuscale {set}: at most {MOST} of the time without the series",
                     machine.name
                 ),
-                no_worse(before, &after),
+                check_no_slower(before, &after),
             )?;
             tally.check(
                 &format!(
                     "{}: rcuscale {set}: at most 1 MB more than without the series",
                     machine.name
                 ),
-                no_larger(before, &after),
+                check_no_larger(before, &after),
             )?;
         }
         results.insert(machine.name.as_str(), sides);
@@ -140,7 +143,7 @@ pub fn run(job: &Job) -> Result<()> {
     let reported = reported::measure(job, &run, &series, &mut tally)?;
     for machine in &reported {
         let (header, rows) = machine.rows();
-        text += &show(&machine.about, header, rows);
+        text += &print_table(&machine.about, header, rows);
     }
     let all = json!({ "own": results, "reported": reported });
     write_json(&run.join("torture.json"), &all)?;
@@ -152,25 +155,25 @@ pub fn run(job: &Job) -> Result<()> {
 }
 
 /// Prints a table, and returns it for the page.
-fn show(about: &str, header: Vec<String>, rows: Vec<Vec<String>>) -> String {
+fn print_table(about: &str, header: Vec<String>, rows: Vec<Vec<String>>) -> String {
     let page = format!("\n## {about}\n\n{}", markdown(&header, &rows, 1));
     println!("\n{about}\n{}", table(header, rows, 1));
     page
 }
 
 /// Judges how many came of how many.
-type Gets = fn(Option<(u64, u64)>) -> Result<()>;
+type ShareCheck = fn(Option<(u64, u64)>) -> Result<()>;
 
 /// What each kernel has to give. slub_kunit asks in a loop, faster than any reserve is filled.
-const SHARES: [(&str, &str, &str, Gets); 4] = [
-    ("without", KPROBES, "never", none),
-    ("with", KPROBES, "sometimes", some),
-    ("without", STORAGE, "never", none),
-    ("with", STORAGE, "nearly always", nearly_all),
+const SHARES: [(&str, &str, &str, ShareCheck); 4] = [
+    ("without", KPROBES, "never", check_never_given),
+    ("with", KPROBES, "sometimes", check_sometimes_given),
+    ("without", STORAGE, "never", check_never_given),
+    ("with", STORAGE, "nearly always", check_nearly_always_given),
 ];
 
 /// Else it does not show what the series is for.
-fn none(share: Option<(u64, u64)>) -> Result<()> {
+fn check_never_given(share: Option<(u64, u64)>) -> Result<()> {
     let (ok, of) = share.context("nothing was counted")?;
     ensure!(
         ok == 0 && of != 0,
@@ -179,13 +182,13 @@ fn none(share: Option<(u64, u64)>) -> Result<()> {
     Ok(())
 }
 
-fn some(share: Option<(u64, u64)>) -> Result<()> {
+fn check_sometimes_given(share: Option<(u64, u64)>) -> Result<()> {
     let (ok, of) = share.context("nothing was counted")?;
     ensure!(ok != 0, "{ok} of {of}");
     Ok(())
 }
 
-fn nearly_all(share: Option<(u64, u64)>) -> Result<()> {
+fn check_nearly_always_given(share: Option<(u64, u64)>) -> Result<()> {
     let (ok, of) = share.context("nothing was counted")?;
     ensure!(of != 0 && ok * 100 >= of * 99, "{ok} of {of}");
     Ok(())
@@ -216,14 +219,14 @@ impl Bpf {
     }
 }
 
-fn side(
+fn measure_kernel(
     job: &Job,
     run: &Path,
     lane: &Lane,
     series: &Series,
     bpf: &Bpf,
     tally: &mut Tally,
-) -> Result<Side> {
+) -> Result<KernelResults> {
     let fragment = job.fragment()?;
     let fragment: String = fragment
         .lines()
@@ -245,7 +248,7 @@ fn side(
     let outcome = ready.boot_env("function", FUNCTION, Duration::ZERO, &env)?;
     let facts = ready.read_facts("function")?;
     tally.take(&judge_boot(&lane.name, &facts));
-    for (what, result) in function(&facts) {
+    for (what, result) in judge_tests(&facts) {
         tally.check(&format!("{}: {what}", lane.name), result)?;
     }
     let mut counting = ready.clone();
@@ -264,17 +267,17 @@ fn side(
     let scaled = counting.boot("scale", &lines.collect::<String>(), Duration::ZERO)?;
     let timed = counting.read_facts("scale")?;
     tally.take(&judge_boot(&format!("{}: scale", lane.name), &timed));
-    let mut nolock = nolock(&outcome.console)?;
-    nolock.extend(storage(&facts).map(|share| (STORAGE.to_owned(), share)));
-    Ok(Side {
+    let mut nolock = read_nolock_shares(&outcome.console)?;
+    nolock.extend(read_storage_share(&facts).map(|share| (STORAGE.to_owned(), share)));
+    Ok(KernelResults {
         nolock,
-        hogs: hogs(&[&outcome.console, &scaled.console])?,
-        scales: scales(&timed)?,
+        hogs: count_hogs(&[&outcome.console, &scaled.console])?,
+        scales: read_scales(&timed)?,
     })
 }
 
 /// Each test by name, and whether it says that it passed.
-fn function(facts: &BootFacts) -> Vec<(&'static str, Result<()>)> {
+fn judge_tests(facts: &BootFacts) -> Vec<(&'static str, Result<()>)> {
     let said = |case| facts.case(case).map_or("", |c| c.said.as_str());
     let says = |case, line: &str| {
         ensure!(
@@ -305,7 +308,7 @@ fn function(facts: &BootFacts) -> Vec<(&'static str, Result<()>)> {
     ]
 }
 
-fn nolock(console: &str) -> Result<BTreeMap<String, (u64, u64)>> {
+fn read_nolock_shares(console: &str) -> Result<BTreeMap<String, (u64, u64)>> {
     let line = Regex::new(
         r"# test_\w+: ([\w ]+): callback_count: (\d+), alloc_ok: (\d+), alloc_fail: \d+",
     )
@@ -316,7 +319,7 @@ fn nolock(console: &str) -> Result<BTreeMap<String, (u64, u64)>> {
 }
 
 /// The last line of each work in a boot has the count, which is said at powers of two only.
-fn hogs(consoles: &[&str]) -> Result<BTreeMap<String, u64>> {
+fn count_hogs(consoles: &[&str]) -> Result<BTreeMap<String, u64>> {
     let line = Regex::new(
         r"workqueue: (fill_page_cache_func|kfree_rcu_\w+) hogged CPU for >10000us (\d+) times",
     )
@@ -335,7 +338,7 @@ fn hogs(consoles: &[&str]) -> Result<BTreeMap<String, u64>> {
 }
 
 /// What the BPF program has counted: storage that was created, and all that was asked for.
-fn storage(facts: &BootFacts) -> Option<(u64, u64)> {
+fn read_storage_share(facts: &BootFacts) -> Option<(u64, u64)> {
     let line = Regex::new(r#"counted .*"key": 0, "value": (\d+) .*"key": 1, "value": (\d+) "#)
         .expect("a constant pattern");
     let found = line.captures(&facts.case("task_storage")?.said)?;
@@ -343,7 +346,7 @@ fn storage(facts: &BootFacts) -> Option<(u64, u64)> {
     Some((created, created + failed))
 }
 
-fn scales(facts: &BootFacts) -> Result<BTreeMap<String, Scale>> {
+fn read_scales(facts: &BootFacts) -> Result<BTreeMap<String, Scale>> {
     let line = Regex::new(r"taken by all kfree'ers: (\d+) ns, .* footprint: (-?\d+)MB")
         .expect("a constant pattern");
     let mut scales: BTreeMap<String, Scale> = BTreeMap::new();
@@ -376,14 +379,14 @@ fn ratio(before: &Scale, after: &Scale) -> Option<f64> {
     ratios.get(ratios.len() / 2).copied()
 }
 
-fn no_worse(before: &Scale, after: &Scale) -> Result<()> {
+fn check_no_slower(before: &Scale, after: &Scale) -> Result<()> {
     let ratio = ratio(before, after).context("it did not run")?;
     ensure!(ratio <= MOST, "{ratio:.3}");
     Ok(())
 }
 
 /// rcuscale counts in MB, and finds one more or less from run to run.
-fn no_larger(before: &Scale, after: &Scale) -> Result<()> {
+fn check_no_larger(before: &Scale, after: &Scale) -> Result<()> {
     let [before, after] = [before, after].map(|scale| median(&scale.mb).context("it did not run"));
     let (before, after) = (before?, after?);
     ensure!(after <= before + 1, "{after} MB, and {before} MB without");
@@ -392,9 +395,9 @@ fn no_larger(before: &Scale, after: &Scale) -> Result<()> {
 
 /// Header and rows of the table: shares of slub_kunit's allocations, works that kept a CPU, and medians of
 /// rcuscale's times.
-fn rows(without: &Side, with: &Side) -> (Vec<String>, Vec<Vec<String>>) {
+fn rows(without: &KernelResults, with: &KernelResults) -> (Vec<String>, Vec<Vec<String>>) {
     let header = ["", "without", "with", "ratio"].map(str::to_owned).to_vec();
-    let share = |side: &Side, by: &str| match side.nolock.get(by) {
+    let share = |side: &KernelResults, by: &str| match side.nolock.get(by) {
         Some((ok, of)) => format!("{ok} of {of}"),
         None => "–".to_owned(),
     };
@@ -414,7 +417,7 @@ fn rows(without: &Side, with: &Side) -> (Vec<String>, Vec<Vec<String>>) {
     };
     let works: BTreeSet<&String> = without.hogs.keys().chain(with.hogs.keys()).collect();
     for work in works {
-        let times = |side: &Side| side.hogs.get(work).copied().unwrap_or(0).to_string();
+        let times = |side: &KernelResults| side.hogs.get(work).copied().unwrap_or(0).to_string();
         let name = format!("{work}() hogged a CPU, at least");
         rows.push(vec![name, times(without), times(with), String::new()]);
     }
@@ -460,7 +463,7 @@ mod tests {
             "[ 1.0] rcu-torture:--- End of test: SUCCESS: nreaders=3",
         );
         let passed = |console: &str| {
-            function(&facts(console))
+            judge_tests(&facts(console))
                 .into_iter()
                 .filter(|(_, result)| result.is_ok())
                 .count()
@@ -489,7 +492,7 @@ mod tests {
                 console += &case(&format!("{set}.{nth}"), &said);
             }
         }
-        let scales = scales(&facts(&console)).unwrap();
+        let scales = read_scales(&facts(&console)).unwrap();
         assert_eq!(scales.len(), SCALES.len());
         let before = &scales["both"];
         assert_eq!(
@@ -500,17 +503,17 @@ mod tests {
             ns: vec![31],
             ..Scale::default()
         };
-        assert!(no_worse(before, before).is_ok());
-        assert!(no_worse(before, &slower).is_err());
-        assert!(no_worse(before, &Scale::default()).is_err());
+        assert!(check_no_slower(before, before).is_ok());
+        assert!(check_no_slower(before, &slower).is_err());
+        assert!(check_no_slower(before, &Scale::default()).is_err());
         let larger = |mb| Scale {
             mb: vec![mb],
             ..Scale::default()
         };
-        assert!(no_larger(before, &larger(3)).is_ok());
-        assert!(no_larger(before, &larger(4)).is_err());
-        assert!(no_larger(before, &Scale::default()).is_err());
-        assert!(super::scales(&facts(&console.replace("single.4", "other"))).is_err());
+        assert!(check_no_larger(before, &larger(3)).is_ok());
+        assert!(check_no_larger(before, &larger(4)).is_err());
+        assert!(check_no_larger(before, &Scale::default()).is_err());
+        assert!(read_scales(&facts(&console.replace("single.4", "other"))).is_err());
     }
 
     #[test]
@@ -519,7 +522,7 @@ mod tests {
             let said = format!(
                 "NOLOCKS: counted [{{ \"key\": 0, \"value\": {created} }},{{ \"key\": 1, \"value\": {failed} }} ]"
             );
-            storage(&facts(&case("task_storage", &said)))
+            read_storage_share(&facts(&case("task_storage", &said)))
         };
         assert_eq!(share(7, 2), Some((7, 9)));
         for (share, is_none, is_some, is_nearly_all) in [
@@ -530,7 +533,12 @@ mod tests {
             (share(98, 2), false, true, false),
             (share(99, 1), false, true, true),
         ] {
-            let found = [none, some, nearly_all].map(|gets: Gets| gets(share).is_ok());
+            let found = [
+                check_never_given,
+                check_sometimes_given,
+                check_nearly_always_given,
+            ]
+            .map(|check: ShareCheck| check(share).is_ok());
             assert_eq!(found, [is_none, is_some, is_nearly_all], "{share:?}");
         }
     }
@@ -547,7 +555,7 @@ mod tests {
             + &line("fill_page_cache_func", 3);
         let of = BTreeMap::from([("fill_page_cache_func".to_owned(), 4)]);
         assert_eq!(
-            hogs(&[&said, &line("fill_page_cache_func", 1)]).unwrap(),
+            count_hogs(&[&said, &line("fill_page_cache_func", 1)]).unwrap(),
             of
         );
     }
@@ -555,7 +563,7 @@ mod tests {
     #[test]
     fn the_shares_of_slub_kunit_are_read() {
         let said = "    # test_kmalloc_kfree_nolock_kprobe: kprobes: callback_count: 9, alloc_ok: 7, alloc_fail: 2\n";
-        let nolock = nolock(said).unwrap();
+        let nolock = read_nolock_shares(said).unwrap();
         assert_eq!(nolock, BTreeMap::from([("kprobes".to_owned(), (7, 9))]));
     }
 }

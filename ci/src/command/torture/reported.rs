@@ -52,7 +52,7 @@ const FEWER: u64 = 10;
 
 /// What became of the pages that all CPUs asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-struct Share {
+struct LoadShare {
     obtained: u64,
     /// Failed with memory free.
     refused: u64,
@@ -63,14 +63,14 @@ struct Share {
     below_low: u64,
 }
 
-impl Share {
-    fn read(said: &str) -> Result<Share> {
+impl LoadShare {
+    fn read(said: &str) -> Result<LoadShare> {
         let line = Regex::new(
             r"# share: bursts=(\d+) below_low=(\d+) obtained=(\d+) refused=(\d+) below_min=(\d+)",
         )?;
         let found = line.captures(said).context("nothing was counted")?;
         let number = |at: usize| found[at].parse();
-        Ok(Share {
+        Ok(LoadShare {
             bursts: number(1)?,
             below_low: number(2)?,
             obtained: number(3)?,
@@ -93,26 +93,31 @@ impl Share {
 }
 
 /// By what ran beside.
-type Shares = BTreeMap<&'static str, Share>;
+type LoadShares = BTreeMap<&'static str, LoadShare>;
 
 /// One machine's, without the series and with it.
 #[derive(Serialize)]
-pub struct Machine {
+pub struct ReportedMachine {
     pub about: String,
-    without: Shares,
-    with: Shares,
+    without: LoadShares,
+    with: LoadShares,
 }
 
-pub fn measure(job: &Job, run: &Path, series: &Series, tally: &mut Tally) -> Result<Vec<Machine>> {
+pub fn measure(
+    job: &Job,
+    run: &Path,
+    series: &Series,
+    tally: &mut Tally,
+) -> Result<Vec<ReportedMachine>> {
     let mut measured = Vec::new();
     for name in MACHINES {
         let lane = Lane::load(&job.checkout.join("ci/bench"), name)?;
-        let machine = Machine {
+        let machine = ReportedMachine {
             about: format!("{name}: alloc_pages_nolock() in hard interrupts, under a raw lock"),
-            without: shares(job, run, &lane, &series.prefix(0), tally)?,
-            with: shares(job, run, &lane, series, tally)?,
+            without: measure_shares(job, run, &lane, &series.prefix(0), tally)?,
+            with: measure_shares(job, run, &lane, series, tally)?,
         };
-        for (what, result) in machine.judge(bench::is_rt(&lane)) {
+        for (what, result) in machine.judge_claims(bench::is_rt(&lane)) {
             tally.check(&format!("{name}: alloc_pages_nolock() {what}"), result)?;
         }
         measured.push(machine);
@@ -120,13 +125,13 @@ pub fn measure(job: &Job, run: &Path, series: &Series, tally: &mut Tally) -> Res
     Ok(measured)
 }
 
-fn shares(
+fn measure_shares(
     job: &Job,
     run: &Path,
     machine: &Lane,
     series: &Series,
     tally: &mut Tally,
-) -> Result<Shares> {
+) -> Result<LoadShares> {
     let (mut lane, _source, build) = bench::build_kernel(job, machine, series)?;
     // The folder of a run is the lane's, and ci/torture has a machine of the same name.
     lane.name = format!("bench-{}", lane.name);
@@ -150,7 +155,7 @@ fn shares(
     ready.boot("main", &steps, LONGEST)?;
     let facts = ready.read_facts("main")?;
     tally.take(&judge_boot(&lane.name, &facts));
-    read(&facts)
+    read_shares(&facts)
 }
 
 /// The lanes have lockdep, and with it another lock of the queue's shards than is taken where nothing debugs locks.
@@ -168,18 +173,19 @@ fn stress_queue(job: &Job, mut ready: Ready, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-fn read(facts: &BootFacts) -> Result<Shares> {
+fn read_shares(facts: &BootFacts) -> Result<LoadShares> {
     let share = |(load, _)| {
         let said = facts.case(load).map_or("", |case| case.said.as_str());
-        let share = Share::read(said).with_context(|| format!("{MODULE} said nothing {load}"))?;
+        let share =
+            LoadShare::read(said).with_context(|| format!("{MODULE} said nothing {load}"))?;
         Ok((load, share))
     };
     LOADS.into_iter().map(share).collect()
 }
 
-impl Machine {
+impl ReportedMachine {
     /// Each claim, and whether it holds.
-    fn judge(&self, is_rt: bool) -> Vec<(String, Result<()>)> {
+    fn judge_claims(&self, is_rt: bool) -> Vec<(String, Result<()>)> {
         let least = if is_rt { LEAST_ON_RT } else { LEAST };
         let mut claims = Vec::new();
         for ((load, _), least) in LOADS.into_iter().zip(least) {
@@ -188,17 +194,17 @@ impl Machine {
             let told = || format!("{with}, and {without} without the series");
             claims.push((
                 format!("{load}: at least {least} of a thousand with the series"),
-                check(with >= least, told),
+                check_claim(with >= least, told),
             ));
             claims.push((
                 format!("{load}: no fewer with the series, but for one of a thousand"),
-                check(with + 1 >= without, told),
+                check_claim(with + 1 >= without, told),
             ));
         }
         let (before, after) = (&self.without[BOTH], &self.with[BOTH]);
         claims.push((
             format!("{BOTH}: memory was between min and low"),
-            check(before.below_low != 0 && after.below_low != 0, || {
+            check_claim(before.below_low != 0 && after.below_low != 0, || {
                 format!("{before:?} without the series, {after:?} with it")
             }),
         ));
@@ -206,17 +212,17 @@ impl Machine {
         claims.push(match is_rt {
             true => (
                 "never succeeds without the series".to_owned(),
-                check(never, || format!("{:?}", self.without)),
+                check_claim(never, || format!("{:?}", self.without)),
             ),
             false => (
                 format!("{BOTH}: fails without the series, with memory free"),
-                check(before.refused != 0 && !never, || format!("{before:?}")),
+                check_claim(before.refused != 0 && !never, || format!("{before:?}")),
             ),
         });
         if !is_rt {
             claims.push((
                 format!("{BOTH}: fails at least {FEWER} times less often with the series"),
-                check(after.refused * FEWER <= before.refused, || {
+                check_claim(after.refused * FEWER <= before.refused, || {
                     format!("{} with it, {} without", after.refused, before.refused)
                 }),
             ));
@@ -227,13 +233,13 @@ impl Machine {
     /// Header and rows of the table.
     pub fn rows(&self) -> (Vec<String>, Vec<Vec<String>>) {
         let header = ["", "without", "with"].map(str::to_owned).to_vec();
-        let row = |what: &str, load: &str, cell: fn(&Share) -> String| {
+        let row = |what: &str, load: &str, cell: fn(&LoadShare) -> String| {
             let sides = [&self.without, &self.with].map(|shares| cell(&shares[load]));
             [vec![format!("{load}{what}")], sides.to_vec()].concat()
         };
         let mut rows: Vec<Vec<String>> = LOADS
             .into_iter()
-            .map(|(load, _)| row(", of what there was memory for", load, Share::cell))
+            .map(|(load, _)| row(", of what there was memory for", load, LoadShare::cell))
             .collect();
         rows.push(row(", failed below the min watermark", BOTH, |share| {
             share.below_min.to_string()
@@ -245,7 +251,7 @@ impl Machine {
     }
 }
 
-fn check(holds: bool, told: impl Fn() -> String) -> Result<()> {
+fn check_claim(holds: bool, told: impl Fn() -> String) -> Result<()> {
     ensure!(holds, told());
     Ok(())
 }
@@ -256,7 +262,7 @@ mod tests {
     use crate::facts::scan::Rules;
     use std::fs;
 
-    fn shares(refused: u64) -> Shares {
+    fn refusing(refused: u64) -> LoadShares {
         let said = |(load, _)| {
             format!(
                 "NOLOCKS: case {load} begin\n[ 1.0] # share: bursts=9 below_low=3 obtained={} refused={refused} below_min=7\n\
@@ -266,37 +272,37 @@ mod tests {
         };
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("console.txt"), LOADS.map(said).concat()).unwrap();
-        read(&BootFacts::read(dir.path(), &Rules::builtin().unwrap()).unwrap()).unwrap()
+        read_shares(&BootFacts::read(dir.path(), &Rules::builtin().unwrap()).unwrap()).unwrap()
     }
 
-    fn failed(is_rt: bool, without: Shares, with: Shares) -> Vec<String> {
+    fn failed(is_rt: bool, without: LoadShares, with: LoadShares) -> Vec<String> {
         let about = String::new();
-        let machine = Machine {
+        let machine = ReportedMachine {
             about,
             without,
             with,
         };
-        let failed = machine.judge(is_rt).into_iter();
+        let failed = machine.judge_claims(is_rt).into_iter();
         let failed = failed.filter(|(_, result)| result.is_err());
         failed.map(|(what, _)| what).collect()
     }
 
     #[test]
     fn what_the_series_is_for_passes() {
-        assert_eq!(failed(false, shares(20), shares(0)), [""; 0]);
-        assert_eq!(failed(true, shares(1000), shares(10)), [""; 0]);
+        assert_eq!(failed(false, refusing(20), refusing(0)), [""; 0]);
+        assert_eq!(failed(true, refusing(1000), refusing(10)), [""; 0]);
     }
 
     #[test]
     fn a_series_that_is_no_better_and_a_load_that_is_none_are_found() {
-        assert_eq!(failed(false, shares(20), shares(31)).len(), 7);
-        assert_eq!(failed(false, shares(4), shares(1)).len(), 1);
-        assert_eq!(failed(true, shares(1000), shares(300)).len(), 3);
-        assert_eq!(failed(true, shares(999), shares(0)).len(), 1);
-        assert_eq!(failed(false, shares(0), shares(0)).len(), 1);
-        assert_eq!(failed(false, shares(1000), shares(0)).len(), 1);
-        let mut plenty = shares(0);
+        assert_eq!(failed(false, refusing(20), refusing(31)).len(), 7);
+        assert_eq!(failed(false, refusing(4), refusing(1)).len(), 1);
+        assert_eq!(failed(true, refusing(1000), refusing(300)).len(), 3);
+        assert_eq!(failed(true, refusing(999), refusing(0)).len(), 1);
+        assert_eq!(failed(false, refusing(0), refusing(0)).len(), 1);
+        assert_eq!(failed(false, refusing(1000), refusing(0)).len(), 1);
+        let mut plenty = refusing(0);
         plenty.get_mut(BOTH).unwrap().below_low = 0;
-        assert_eq!(failed(false, shares(20), plenty).len(), 1);
+        assert_eq!(failed(false, refusing(20), plenty).len(), 1);
     }
 }
