@@ -11,14 +11,14 @@ const TEXT: &str = include_str!("../../../kernel.toml");
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pins {
-    pub kernel: Kernel,
-    pub debian: Debian,
-    pub toolchain: Toolchain,
+    pub kernel: KernelPins,
+    pub debian: DebianPins,
+    pub toolchain: ToolchainPins,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Kernel {
+pub struct KernelPins {
     /// VERSION.PATCHLEVEL.
     pub version: String,
     pub oldest_rc: u32,
@@ -28,7 +28,7 @@ pub struct Kernel {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Debian {
+pub struct DebianPins {
     /// In the order asked; the first that has the package is used.
     pub suites: Vec<String>,
     pub guest: String,
@@ -38,7 +38,7 @@ pub struct Debian {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Toolchain {
+pub struct ToolchainPins {
     pub llvm: u32,
     /// The oldest that the kernel takes.
     pub rustc: String,
@@ -72,7 +72,7 @@ pub fn with_base(text: &str, base: &str) -> Result<Option<String>> {
 
 /// What the series is for, in words.
 pub fn supported() -> String {
-    let Kernel {
+    let KernelPins {
         version, oldest_rc, ..
     } = &PINS.kernel;
     format!("{version}-rc{oldest_rc} to {version}.x")
@@ -148,7 +148,7 @@ mod tests {
     /// What stands in a test of the code is no choice, but an example.
     #[test]
     fn no_other_file_chooses_what_kernel_toml_does() {
-        let Debian {
+        let DebianPins {
             suites,
             guest,
             sparse,
@@ -181,8 +181,8 @@ mod tests {
     #[test]
     fn the_documents_name_the_same_versions() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let Kernel { version, base, .. } = &PINS.kernel;
-        let Debian {
+        let KernelPins { version, base, .. } = &PINS.kernel;
+        let DebianPins {
             suites,
             sparse,
             herd7,

@@ -42,7 +42,7 @@ pub fn check(cache: &Cache, tests: &[PathBuf], pristine: &Path, tally: &mut Tall
             result.unwrap_or("no result declared")
         );
         let observed = herd.run(test).and_then(|said| observed(&said));
-        tally.check(&title, judge(result, observed))?;
+        tally.check(&title, judge_test(result, observed))?;
         wanted.extend(result.map(str::to_owned));
     }
     tally.check(
@@ -51,7 +51,7 @@ pub fn check(cache: &Cache, tests: &[PathBuf], pristine: &Path, tally: &mut Tall
     )
 }
 
-fn judge(declared: Option<&str>, observed: Result<String>) -> Result<()> {
+fn judge_test(declared: Option<&str>, observed: Result<String>) -> Result<()> {
     let declared = declared.context("no line ` * Result: Never` (or Sometimes, or Always)")?;
     let observed = observed?;
     ensure!(observed == declared, "herd7 observes {observed}");
@@ -148,7 +148,7 @@ mod tests {
     const NEVER: &str = "Test a Allowed\nStates 1\nObservation a Never 0 5\nTime a 0.08\n";
 
     fn verdict(test: &str, said: &str) -> Result<()> {
-        judge(declared(test), observed(said))
+        judge_test(declared(test), observed(said))
     }
 
     #[test]

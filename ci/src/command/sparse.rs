@@ -50,12 +50,12 @@ pub fn check(job: &Job, tally: &mut Tally) -> Result<bool> {
         Err(e) => return tally.check(NAME, Err(e)).map(|()| true),
     };
     let (lane, build) = builds.first().context("no lane")?;
-    let tried = Tried {
+    let trees = CheckedTrees {
         new: &source.dir,
         old: &debian::fetch_unless_cached(&job.cache)?.pristine()?,
         touched: job.series()?.files().into_iter().cloned().collect(),
     };
-    let wrapper = match working(&job.cache, &tried, &build.dir) {
+    let wrapper = match working(&job.cache, &trees, &build.dir) {
         Ok(wrapper) => wrapper,
         Err(e) => {
             check_interrupt()?;
@@ -68,24 +68,24 @@ pub fn check(job: &Job, tally: &mut Tally) -> Result<bool> {
     let log = build.dir.join("nolocks-sparse.log");
     let mut progress = Progress::new("sparse", 0);
     // C=2 looks at objects that are up to date, and leaves them as they are.
-    let mut make = make(&job.cache, lane.arch.kernel(), tried.new, &build.dir);
+    let mut make = make(&job.cache, lane.arch.kernel(), trees.new, &build.dir);
     make.arg("C=2")
         .arg(format!("CHECK=sh {}", wrapper.display()))
-        .args(tried.checked().map(|f| f.with_extension("o")));
+        .args(trees.checked().map(|f| f.with_extension("o")));
     let ran = run_logged(&mut make, &log, &mut progress).or_exit(Exit::Build);
     progress.finish("ran");
-    let result = ran.and_then(|()| tried.judge(&fs::read_to_string(&log)?));
+    let result = ran.and_then(|()| trees.judge_log(&fs::read_to_string(&log)?));
     tally.check(NAME, result)?;
     Ok(true)
 }
 
-struct Tried<'a> {
+struct CheckedTrees<'a> {
     new: &'a Path,
     old: &'a Path,
     touched: BTreeSet<PathBuf>,
 }
 
-impl Tried<'_> {
+impl CheckedTrees<'_> {
     fn checked(&self) -> impl Iterator<Item = &PathBuf> {
         let c = |f: &&PathBuf| f.starts_with("mm") && f.extension().is_some_and(|e| e == "c");
         self.touched.iter().filter(c)
@@ -116,7 +116,7 @@ exec {sparse} -I{old}/include "$@" "$old"
         Ok(script)
     }
 
-    fn judge(&self, log: &str) -> Result<()> {
+    fn judge_log(&self, log: &str) -> Result<()> {
         let lines = log.lines().filter_map(|l| l.strip_prefix("  CHECK "));
         let ran: Vec<&Path> = lines.map(|l| Path::new(l.trim())).collect();
         for file in self.checked() {
@@ -153,10 +153,10 @@ exec {sparse} -I{old}/include "$@" "$old"
 }
 
 /// With a sparse that its own test refuses, the kernel's make checks nothing and succeeds.
-fn working(cache: &Cache, tried: &Tried, dir: &Path) -> Result<PathBuf> {
+fn working(cache: &Cache, trees: &CheckedTrees, dir: &Path) -> Result<PathBuf> {
     let valid = |sparse: &str| -> Result<PathBuf> {
-        let wrapper = tried.wrapper(dir, sparse)?;
-        let test = tried.new.join("scripts/checker-valid.sh");
+        let wrapper = trees.wrapper(dir, sparse)?;
+        let test = trees.new.join("scripts/checker-valid.sh");
         let said = output(Command::new("sh").arg(test).arg("sh").arg(&wrapper))?;
         ensure!(said.trim() == "1", "checker-valid.sh refuses {sparse}");
         Ok(wrapper)
@@ -180,9 +180,9 @@ fn working(cache: &Cache, tried: &Tried, dir: &Path) -> Result<PathBuf> {
 mod tests {
     use super::*;
 
-    fn tried<'a>(new: &'a Path, old: &'a Path) -> Tried<'a> {
+    fn trees<'a>(new: &'a Path, old: &'a Path) -> CheckedTrees<'a> {
         let touched = ["mm/a.c", "mm/internal.h", "tools/b.c"].map(PathBuf::from);
-        Tried {
+        CheckedTrees {
             new,
             old,
             touched: touched.into(),
@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn only_what_is_new_in_a_touched_file_counts_and_the_control_must() {
         let good = "  CHECK   mm/a.c\n/new/mm/a.c:9:1: warning: x\n/old/mm/a.c:7:1: warning: x\n/new/mm/other.h:1:1: warning: y\n/b/nolocks-seeded.c:5:16: warning: incorrect type in return\n";
-        let judge = |log: &str| tried(Path::new("/new"), Path::new("/old")).judge(log);
+        let judge = |log: &str| trees(Path::new("/new"), Path::new("/old")).judge_log(log);
         judge(good).unwrap();
         for bad in [
             good.replace("/old/mm/a.c", "/old/mm/z.c"),
@@ -214,7 +214,7 @@ mod tests {
         fs::create_dir_all(dir.path().join("old/mm")).unwrap();
         fs::write(dir.path().join("old/mm/a.c"), "").unwrap();
         let (new, old) = (dir.path().join("new"), dir.path().join("old"));
-        let script = tried(&new, &old).wrapper(dir.path(), "echo").unwrap();
+        let script = trees(&new, &old).wrapper(dir.path(), "echo").unwrap();
         let said = |file: &str| {
             let args = [script.as_os_str(), "-Wx".as_ref()];
             output(Command::new("sh").args(args).arg(new.join(file))).unwrap()

@@ -94,16 +94,16 @@ impl BootFacts {
     }
 }
 
-struct Part {
+struct CasePart {
     first: usize,
     last: usize,
     facts: CaseFacts,
 }
 
 /// Between two lines of the guest's own. A case that did not end has all that follows.
-fn cut_into_cases(messages: &[(usize, String)], steps: &str) -> Vec<Part> {
+fn cut_into_cases(messages: &[(usize, String)], steps: &str) -> Vec<CasePart> {
     let begin = Regex::new(r"NOLOCKS: case (\S+) begin").expect("a constant pattern");
-    let mut parts: Vec<Part> = Vec::new();
+    let mut parts: Vec<CasePart> = Vec::new();
     for (i, (_, text)) in messages.iter().enumerate() {
         let Some(name) = begin.captures(text).map(|c| c[1].to_owned()) else {
             continue;
@@ -126,7 +126,7 @@ fn cut_into_cases(messages: &[(usize, String)], steps: &str) -> Vec<Part> {
         let inside = &messages[i + 1..last];
         let prefix = format!("{module}: ");
         let lines = inside.iter().filter_map(|(_, t)| t.strip_prefix(&prefix));
-        parts.push(Part {
+        parts.push(CasePart {
             first: i + 1,
             last,
             facts: CaseFacts {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Suites, and text that comes close to them, for tests that any of them must pass.
 
-use crate::facts::suite::{Burst, Case, Ledger, Locks, Stat, Status, Suite};
+use crate::facts::suite::{BurstStat, Case, Ledger, Locks, Stat, Status, Suite};
 use proptest::prelude::*;
 
 pub fn suites() -> impl Strategy<Value = Suite> {
@@ -42,7 +42,7 @@ pub fn suites() -> impl Strategy<Value = Suite> {
                 .collect(),
             bursts: bursts
                 .into_iter()
-                .map(|(context, api, a, b)| Burst {
+                .map(|(context, api, a, b)| BurstStat {
                     context,
                     api,
                     size: a.max(b),

@@ -38,8 +38,9 @@ pub struct Stat {
     pub obtained: u64,
 }
 
+/// Pages obtained of so many that were asked for at once.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Burst {
+pub struct BurstStat {
     pub context: String,
     pub api: String,
     pub size: u64,
@@ -89,7 +90,7 @@ pub struct Suite {
     #[serde(default)]
     pub stats: Vec<Stat>,
     #[serde(default)]
-    pub bursts: Vec<Burst>,
+    pub bursts: Vec<BurstStat>,
     #[serde(default)]
     pub locks: Vec<Locks>,
     #[serde(default)]

@@ -15,11 +15,11 @@ impl Options {
         for (file, text) in fragments {
             for (number, line) in text.lines().enumerate() {
                 match option(line) {
-                    Line::Set(name, value) => {
+                    ConfigLine::Set(name, value) => {
                         options.0.insert(name, value);
                     }
-                    Line::Nothing => {}
-                    Line::Garbage => {
+                    ConfigLine::Nothing => {}
+                    ConfigLine::Garbage => {
                         return Err(fail(
                             Exit::Config,
                             format!("{file}:{}: not a Kconfig line: {line:?}", number + 1),
@@ -80,28 +80,28 @@ impl Options {
     }
 }
 
-enum Line {
+enum ConfigLine {
     Set(String, String),
     Nothing,
     Garbage,
 }
 
-fn option(line: &str) -> Line {
+fn option(line: &str) -> ConfigLine {
     let line = line.trim();
     if let Some(name) = line
         .strip_prefix("# CONFIG_")
         .and_then(|r| r.strip_suffix(" is not set"))
     {
-        return Line::Set(format!("CONFIG_{name}"), "n".into());
+        return ConfigLine::Set(format!("CONFIG_{name}"), "n".into());
     }
     if line.is_empty() || line.starts_with('#') {
-        return Line::Nothing;
+        return ConfigLine::Nothing;
     }
     match line.split_once('=') {
         Some((name, value)) if name.starts_with("CONFIG_") && !value.is_empty() => {
-            Line::Set(name.into(), value.into())
+            ConfigLine::Set(name.into(), value.into())
         }
-        _ => Line::Garbage,
+        _ => ConfigLine::Garbage,
     }
 }
 

@@ -37,14 +37,14 @@ fn key(path: &[&str]) -> Key {
 }
 
 /// A file as it was read: a lane's, or a fragment.
-struct Part {
+struct LaneFile {
     file: String,
     text: String,
     head: Head,
 }
 
-impl Part {
-    fn read(path: &Path) -> Result<Part> {
+impl LaneFile {
+    fn read(path: &Path) -> Result<LaneFile> {
         let file = path.display().to_string();
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {file}"))?;
         let header = header(&text);
@@ -56,7 +56,7 @@ impl Part {
                 let (line, what) = complaint(&header, &e);
                 Place(file.clone(), line).error(what)
             })?;
-        Ok(Part { file, text, head })
+        Ok(LaneFile { file, text, head })
     }
 
     /// Its text without the head.
@@ -86,7 +86,7 @@ fn flatten(
 }
 
 /// What a later part says wins, but for lists, which become longer.
-fn merge(parts: &[&Part]) -> Head {
+fn merge(parts: &[&LaneFile]) -> Head {
     let mut merged = Head::new();
     for (key, (value, place)) in parts.iter().flat_map(|part| &part.head) {
         match (merged.get_mut(key), value) {
@@ -107,9 +107,9 @@ pub struct Whole {
 
 impl Whole {
     pub fn of(path: &Path) -> Result<Whole> {
-        let mut lane = Part::read(path)?;
+        let mut lane = LaneFile::read(path)?;
         let fragments = fragments(path, &mut lane)?;
-        let parts: Vec<&Part> = fragments.iter().chain([&lane]).collect();
+        let parts: Vec<&LaneFile> = fragments.iter().chain([&lane]).collect();
         let mut head = merge(&parts);
         // The contract promises pages in the same contexts, however many are asked for.
         if let Some(contexts) = head.get(&key(&["stress", "contexts"])).cloned()
@@ -167,7 +167,7 @@ fn dotted(key: &[String]) -> String {
 }
 
 /// Those that a lane's head names, which are in the folder beside the lanes'.
-fn fragments(path: &Path, lane: &mut Part) -> Result<Vec<Part>> {
+fn fragments(path: &Path, lane: &mut LaneFile) -> Result<Vec<LaneFile>> {
     let lanes = path.parent().unwrap_or(Path::new(""));
     let dir: PathBuf = lanes.parent().unwrap_or(lanes).join(FRAGMENTS);
     let there_are = || -> Result<String> {
@@ -187,14 +187,14 @@ fn fragments(path: &Path, lane: &mut Part) -> Result<Vec<Part>> {
             )));
         }
     };
-    let mut parts: Vec<Part> = Vec::new();
+    let mut parts: Vec<LaneFile> = Vec::new();
     for name in &named {
         let name = name.as_str().unwrap_or_default();
         let path = dir.join(format!("{name}.config"));
         if !path.is_file() {
             return Err(place.error(format!("no fragment {name:?}; {}", there_are()?)));
         }
-        let part = Part::read(&path)?;
+        let part = LaneFile::read(&path)?;
         if parts.iter().any(|other| other.file == part.file) {
             return Err(place.error(format!("fragment {name:?} is there twice; once is enough")));
         }

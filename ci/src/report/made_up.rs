@@ -3,7 +3,7 @@
 
 use crate::base::exit::Exit;
 use crate::facts::scan::Finding;
-use crate::facts::suite::{Burst, Case, Locks, Note, Objects, Peak, Stat, Status, Suite};
+use crate::facts::suite::{BurstStat, Case, Locks, Note, Objects, Peak, Stat, Status, Suite};
 use crate::report::run::{LaneReport, RunReport};
 use crate::verdict::check::Check;
 use crate::verdict::judge::{BootReport, ControlResult};
@@ -36,7 +36,7 @@ pub fn lane(name: &str) -> LaneReport {
         reason: None,
         repetitions: 0,
     };
-    let burst = |size, obtained| Burst {
+    let burst = |size, obtained| BurstStat {
         context: "task".into(),
         api: "no_locks".into(),
         size,

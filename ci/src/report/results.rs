@@ -2,7 +2,7 @@
 //! `docs/results.md`: what one run gave, as a page for the repository, and its picture.
 
 use crate::report::run::{APIS, RunReport};
-use crate::report::screen::{render_screen, say_models, say_total, shares};
+use crate::report::screen::{list_shares, render_screen, say_models, say_total};
 use anyhow::Result;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -81,7 +81,7 @@ pub fn picture(report: &RunReport) -> Result<String> {
             area.draw_text(api, &style(11, HPos::Center), (x + CELL / 2, TOP - 14))?;
             for (row, context) in contexts.iter().enumerate() {
                 let y = TOP + ROW * row as i32;
-                let share = &shares(lane, context)[column];
+                let share = &list_shares(lane, context)[column];
                 let ends = [(x + 1, y + 1), (x + CELL - 1, y + ROW - 1)];
                 area.draw(&Rectangle::new(ends, color(share).filled()))?;
                 let at = (x + CELL / 2, y + ROW / 2);

@@ -9,7 +9,7 @@ use crate::report::table::table;
 /// The screen must stay one screen; the files have the rest.
 const PROBLEMS: usize = 10;
 
-pub fn shares(lane: &LaneReport, context: &str) -> Vec<String> {
+pub fn list_shares(lane: &LaneReport, context: &str) -> Vec<String> {
     let share = |api| {
         let stat = lane.stat(context, api);
         stat.map_or("–".to_owned(), |s| percent(s.obtained, s.attempts))
@@ -17,7 +17,7 @@ pub fn shares(lane: &LaneReport, context: &str) -> Vec<String> {
     APIS.map(share).to_vec()
 }
 
-fn locks(lane: &LaneReport, context: &str) -> Vec<String> {
+fn list_locks(lane: &LaneReport, context: &str) -> Vec<String> {
     let taken = |op| {
         let mut locks = lane.locks();
         let locks = locks.find(|l| l.context == context && l.op == op);
@@ -105,7 +105,7 @@ pub fn render_screen(report: &RunReport) -> String {
         out += &format!(
             "\nshare of pages obtained where they are promised, %: {}\n{}",
             APIS.join(" / "),
-            lay_out_grid(report, &contexts, shares)
+            lay_out_grid(report, &contexts, list_shares)
         );
     }
     if !lock_contexts.is_empty() {
@@ -113,7 +113,7 @@ pub fn render_screen(report: &RunReport) -> String {
             "\nlocks that a call of {} takes: {}\n{}",
             APIS[0],
             OPS.join(" / "),
-            lay_out_grid(report, &lock_contexts, locks)
+            lay_out_grid(report, &lock_contexts, list_locks)
         );
     }
     let queues: Vec<_> = report

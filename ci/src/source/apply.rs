@@ -163,7 +163,7 @@ fn head(kdir: &Path) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::pins::{Kernel, PINS};
+    use crate::base::pins::{KernelPins, PINS};
     use crate::base::proc::tests::{alone, alone_with};
     use crate::source::files::tree_hash;
     use crate::source::series::tests::{Fixture, fixture, makefile, refused, sh};
@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn another_version_is_refused_and_stays_as_it_is() {
-        let Kernel {
+        let KernelPins {
             version, oldest_rc, ..
         } = &PINS.kernel;
         let candidate = |rc: u32| format!("{version}.0-rc{rc}");

@@ -15,7 +15,7 @@ use crate::command::mutants::copy::{copy_tree, write_changed};
 use crate::command::mutants::judge::{judge_batch, judge_kunit};
 use crate::command::mutants::list::{Mutant, Stress, UNCHANGED};
 use crate::command::mutants::series::build_changed;
-use crate::command::mutants::tried::{Fate, KERNEL, SERIES, Tried, record};
+use crate::command::mutants::tried::{Fate, KERNEL, SERIES, TriedMutant, record};
 use crate::facts::ending::Ending;
 use crate::facts::scan::Rules;
 use crate::guest::boot::PhaseLimits;
@@ -40,7 +40,7 @@ pub fn try_in_kernel(
     at: &Where,
     run: &Path,
     mutants: &[&Mutant],
-    found: &mut Vec<Tried>,
+    found: &mut Vec<TriedMutant>,
 ) -> Result<()> {
     let _alone = job.cache.lock("mutants-kernel")?;
     let lanes = job.lanes(at.lane.as_deref(), LANE)?;
@@ -58,7 +58,7 @@ pub fn try_in_kernel(
     for mutant in &everything {
         if !built.contains(&&*mutant.name) {
             let why = Fate::Broken(format!("it does not compile: {}", log.display()));
-            found.push(Tried::new(mutant, KERNEL, why, Duration::ZERO));
+            found.push(TriedMutant::new(mutant, KERNEL, why, Duration::ZERO));
         }
     }
     record(run, found)?;
@@ -98,7 +98,7 @@ pub fn try_in_kernel(
             if mutant.name.starts_with(UNCHANGED) {
                 fate.check_unchanged("the cases", &ready.folder.join(&name))?;
             } else {
-                found.push(Tried::new(mutant, KERNEL, fate, took));
+                found.push(TriedMutant::new(mutant, KERNEL, fate, took));
             }
         }
         record(run, found)?;
@@ -119,7 +119,7 @@ pub fn try_in_kernel(
                 Fate::Broken(format!("{why:#}"))
             }
         };
-        found.push(Tried::new(mutant, SERIES, fate, begun.elapsed()));
+        found.push(TriedMutant::new(mutant, SERIES, fate, begun.elapsed()));
         record(run, found)?;
     }
     Ok(())

@@ -20,7 +20,7 @@ use anyhow::Result;
 use kernel::try_in_kernel;
 use list::{LIST, Mutant, read_list};
 use models::try_in_models;
-use tried::{HOST, KERNEL, SERIES, Tried, summary};
+use tried::{HOST, KERNEL, SERIES, TriedMutant, summary};
 
 /// `only`: `models`, `kernel`, `series`, or names.
 pub fn run(job: &Job, at: &Where, only: Option<&str>) -> Result<()> {
@@ -65,7 +65,7 @@ pub fn run(job: &Job, at: &Where, only: Option<&str>) -> Result<()> {
             .replace("skipped", "survive and are explained")
     );
     // Where only those were asked for, nothing is to be caught.
-    if !found.is_empty() && found.iter().all(Tried::is_explained) {
+    if !found.is_empty() && found.iter().all(TriedMutant::is_explained) {
         return Ok(());
     }
     tally.result()

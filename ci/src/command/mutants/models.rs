@@ -7,7 +7,7 @@ use crate::base::progress::Progress;
 use crate::command::job::Job;
 use crate::command::mutants::copy::copy_tree;
 use crate::command::mutants::list::{LIB, Mutant, SHARD, UNCHANGED};
-use crate::command::mutants::tried::{Fate, HOST, Tried, record};
+use crate::command::mutants::tried::{Fate, HOST, TriedMutant, record};
 use crate::host::cargo::cargo;
 use crate::source::git::forget_repository;
 use anyhow::Result;
@@ -49,7 +49,7 @@ pub fn try_in_models(
     job: &Job,
     run: &Path,
     mutants: &[&Mutant],
-    found: &mut Vec<Tried>,
+    found: &mut Vec<TriedMutant>,
 ) -> Result<()> {
     let _alone = job.cache.lock("mutants-models")?;
     let logs = run.join(HOST);
@@ -84,7 +84,7 @@ pub fn try_in_models(
     for mutant in mutants {
         let start = Instant::now();
         let fate = tested(Some(mutant))?;
-        found.push(Tried::new(mutant, HOST, fate, start.elapsed()));
+        found.push(TriedMutant::new(mutant, HOST, fate, start.elapsed()));
         record(run, found)?;
         progress.step(&mutant.name);
     }

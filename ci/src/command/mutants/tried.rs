@@ -41,7 +41,7 @@ impl Fate {
 }
 
 #[derive(Serialize)]
-pub struct Tried {
+pub struct TriedMutant {
     pub name: String,
     pub file: String,
     pub place: &'static str,
@@ -50,9 +50,9 @@ pub struct Tried {
     pub seconds: u64,
 }
 
-impl Tried {
+impl TriedMutant {
     pub fn new(mutant: &Mutant, place: &'static str, fate: Fate, took: Duration) -> Self {
-        Tried {
+        TriedMutant {
             name: mutant.name.clone(),
             file: mutant.file.clone(),
             place,
@@ -90,7 +90,7 @@ impl Tried {
 }
 
 /// After each, so that what was found stays found if the rest is interrupted.
-pub fn record(folder: &Path, found: &[Tried]) -> Result<()> {
+pub fn record(folder: &Path, found: &[TriedMutant]) -> Result<()> {
     let header = ["mutant", "file", "where", "found by"].map(str::to_owned);
     let rows = found
         .iter()
@@ -103,18 +103,19 @@ pub fn record(folder: &Path, found: &[Tried]) -> Result<()> {
 }
 
 /// By file, and those that are not simply caught.
-pub fn summary(found: &[Tried]) -> String {
+pub fn summary(found: &[TriedMutant]) -> String {
     let files: BTreeSet<(&str, &str)> = found.iter().map(|f| (f.place, f.file.as_str())).collect();
     let rows = files.into_iter().map(|(place, file)| {
         let here = || found.iter().filter(|f| f.place == place && f.file == file);
-        let count =
-            |wanted: &dyn Fn(&Tried) -> bool| here().filter(|f| wanted(f)).count().to_string();
+        let count = |wanted: &dyn Fn(&TriedMutant) -> bool| {
+            here().filter(|f| wanted(f)).count().to_string()
+        };
         vec![
             place.to_owned(),
             file.to_owned(),
             here().count().to_string(),
             count(&|f| matches!(f.fate, Fate::Caught(_))),
-            count(&Tried::is_explained),
+            count(&TriedMutant::is_explained),
             count(&|f| f.fate == Fate::Survived && f.explained.is_none()),
         ]
     });

@@ -2,7 +2,9 @@
 //! Reads KTAP strictly: a plan that is missing or not kept, a wrong number or a stray line is an error, because
 //! a test that silently did not run must not pass.
 
-use crate::facts::suite::{Burst, Case, Ledger, Locks, Note, Objects, Peak, Stat, Status, Suite};
+use crate::facts::suite::{
+    BurstStat, Case, Ledger, Locks, Note, Objects, Peak, Stat, Status, Suite,
+};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::{BTreeMap, HashMap};
 
@@ -96,7 +98,7 @@ impl Suite {
             }
             "burst" => {
                 let mut f = Fields::parse(rest)?;
-                let burst = Burst {
+                let burst = BurstStat {
                     context: f.take("context")?,
                     api: f.take("api")?,
                     size: parse_number(&f.take("size")?)?,
