@@ -131,16 +131,16 @@ pub struct Tools {
 }
 
 pub fn ensure(cache: &Cache, need: Need, yes: bool) -> Result<()> {
-    let missing = missing(need, present);
+    let missing = missing_packages(need, is_tool_there);
     if !missing.is_empty() {
         install(&missing, yes)?;
-        let left = self::missing(need, present);
+        let left = missing_packages(need, is_tool_there);
         if !left.is_empty() {
             return Err(fail(
                 Exit::Setup,
                 format!(
                     "apt-get succeeded, and these are still not usable: {}",
-                    words(&left)
+                    join_packages(&left)
                 ),
             ));
         }
@@ -166,10 +166,10 @@ pub fn tools(cache: &Cache) -> Tools {
     }
 }
 
-fn missing(need: Need, present: impl Fn(&str) -> bool) -> BTreeSet<String> {
+fn missing_packages(need: Need, is_there: impl Fn(&str) -> bool) -> BTreeSet<String> {
     TOOLS
         .iter()
-        .filter(|t| t.need <= need && !present(&pinned(t.probe)))
+        .filter(|t| t.need <= need && !is_there(&pinned(t.probe)))
         .map(|t| pinned(t.package))
         .collect()
 }
@@ -178,11 +178,11 @@ fn pinned(name: &str) -> String {
     name.replace("{llvm}", &LLVM)
 }
 
-fn present(probe: &str) -> bool {
-    probe.split('|').any(there)
+fn is_tool_there(probe: &str) -> bool {
+    probe.split('|').any(is_place_there)
 }
 
-fn there(probe: &str) -> bool {
+fn is_place_there(probe: &str) -> bool {
     if let Some((dir, rest)) = probe.split_once('*') {
         let dir = Path::new(dir);
         let (Some(parent), Some(stem)) = (dir.parent(), dir.file_name()) else {
@@ -204,7 +204,7 @@ fn there(probe: &str) -> bool {
     }
 }
 
-fn words(packages: &BTreeSet<String>) -> String {
+fn join_packages(packages: &BTreeSet<String>) -> String {
     Vec::from_iter(packages.iter().map(String::as_str)).join(" ")
 }
 
@@ -216,13 +216,13 @@ fn refusal(missing: &BTreeSet<String>, why: &str) -> anyhow::Error {
         Exit::Setup,
         format!(
             "{why} As root on Debian:\n  apt-get update && apt-get install --no-install-recommends {}",
-            words(missing)
+            join_packages(missing)
         ),
     )
 }
 
 fn install(missing: &BTreeSet<String>, yes: bool) -> Result<()> {
-    eprintln!("missing packages: {}", words(missing));
+    eprintln!("missing packages: {}", join_packages(missing));
     if which::which("apt-get").is_err() {
         return Err(refusal(
             missing,
@@ -232,7 +232,7 @@ fn install(missing: &BTreeSet<String>, yes: bool) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         return Err(refusal(missing, "installing them needs root."));
     }
-    if !yes && !ask("install them now with apt-get? [y/N] ")? {
+    if !yes && !ask_yes_or_no("install them now with apt-get? [y/N] ")? {
         return Err(refusal(
             missing,
             "nothing was installed (CI=true or YES=1 means yes).",
@@ -274,18 +274,18 @@ fn install(missing: &BTreeSet<String>, yes: bool) -> Result<()> {
     Ok(())
 }
 
-fn ask(question: &str) -> Result<bool> {
+fn ask_yes_or_no(question: &str) -> Result<bool> {
     if !std::io::stdin().is_terminal() {
         return Ok(false);
     }
     eprint!("{question}");
     std::io::stderr().flush()?;
-    let answer = line(std::io::stdin())?;
+    let answer = read_answer(std::io::stdin())?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// Read in a thread of its own, because Ctrl-C does not end a read.
-fn line(from: impl Read + Send + 'static) -> Result<String> {
+fn read_answer(from: impl Read + Send + 'static) -> Result<String> {
     let (tx, rx) = channel();
     std::thread::spawn(move || {
         let mut text = String::new();
@@ -436,9 +436,12 @@ mod tests {
     fn only_what_is_needed_and_absent_is_missing() {
         let clang = pinned("clang{llvm}");
         let absent = [&*clang, "git", "pkg-config"];
-        let lanes = missing(Need::Lanes, |p| !absent.contains(&p));
-        assert_eq!(words(&lanes), format!("{clang} git"));
-        assert_eq!(words(&missing(Need::Check, |p| p != clang)), "");
+        let lanes = missing_packages(Need::Lanes, |p| !absent.contains(&p));
+        assert_eq!(join_packages(&lanes), format!("{clang} git"));
+        assert_eq!(
+            join_packages(&missing_packages(Need::Check, |p| p != clang)),
+            ""
+        );
     }
 
     #[test]
@@ -457,9 +460,13 @@ mod tests {
 
     #[test]
     fn probes_find_programs_files_and_globs() {
-        assert!(present("sh") && present("/bin/sh") && present("/usr/b*/env"));
-        assert!(present("/no/such|/bin/sh") && !present("/no/such|no-such-program"));
-        assert!(!present("no-such-program") && !present("/no/such") && !present("/usr/b*/no-such"));
+        assert!(is_tool_there("sh") && is_tool_there("/bin/sh") && is_tool_there("/usr/b*/env"));
+        assert!(is_tool_there("/no/such|/bin/sh") && !is_tool_there("/no/such|no-such-program"));
+        assert!(
+            !is_tool_there("no-such-program")
+                && !is_tool_there("/no/such")
+                && !is_tool_there("/usr/b*/no-such")
+        );
     }
 
     /// Debian 13 has QEMU's ROM elsewhere, and `make setup` found it missing after its package was installed.
@@ -470,10 +477,10 @@ mod tests {
             let root = tempfile::tempdir().unwrap();
             let inside =
                 |probe: &str| probe.replace("/usr", &format!("{}/usr", root.path().display()));
-            assert!(!present(&inside(tool.probe)), "{at}");
+            assert!(!is_tool_there(&inside(tool.probe)), "{at}");
             fs::create_dir_all(root.path().join(at)).unwrap();
             fs::write(root.path().join(at).join("efi-virtio.rom"), "").unwrap();
-            assert!(present(&inside(tool.probe)), "{at}");
+            assert!(is_tool_there(&inside(tool.probe)), "{at}");
         }
     }
 
@@ -482,9 +489,9 @@ mod tests {
         proc::tests::alone(
             "host::setup::tests::a_question_is_answered_or_interrupted",
             || {
-                assert_eq!(line(&b"y\nn\n"[..]).unwrap(), "y\n");
+                assert_eq!(read_answer(&b"y\nn\n"[..]).unwrap(), "y\n");
                 let (silent, _open) = std::io::pipe().unwrap();
-                let asked = std::thread::spawn(|| line(silent).unwrap_err());
+                let asked = std::thread::spawn(|| read_answer(silent).unwrap_err());
                 proc::tests::interrupt();
                 assert_eq!(stage(&asked.join().unwrap()), Some(Exit::Interrupted));
             },

@@ -64,7 +64,7 @@ fn group(suite: &str) -> &'static str {
 }
 
 /// Every case with its suite, as people write it.
-fn written() -> Vec<(&'static str, &'static str, String)> {
+fn list_names() -> Vec<(&'static str, &'static str, String)> {
     let of = |suite: &'static str| {
         cases(suite)
             .iter()
@@ -84,7 +84,7 @@ pub struct Selection {
 impl Selection {
     /// By patterns such as `pages/nmi,queue/*irq*`.
     pub fn parse(list: &str) -> Result<Selection> {
-        let all = written();
+        let all = list_names();
         let names = all.iter().map(|(_, _, name)| name.as_str());
         let unknown = match list {
             "" => Some(""),
@@ -110,7 +110,7 @@ impl Selection {
         for (suite, case, _) in chosen {
             selection.add(suite, case);
         }
-        selection.widen();
+        selection.find_kunit_pattern();
         Ok(selection)
     }
 
@@ -124,7 +124,7 @@ impl Selection {
     }
 
     /// Finds KUnit's pattern, and adds what else it stands for.
-    fn widen(&mut self) {
+    fn find_kunit_pattern(&mut self) {
         let kunit = self.cases.iter().filter(|(s, _)| Self::is_kunit(s));
         let (suites, cases): (Vec<_>, Vec<_>) = kunit.unzip();
         if suites.is_empty() {
@@ -132,7 +132,7 @@ impl Selection {
         }
         let suite = pattern(suites.into_iter().map(String::as_str));
         let case = pattern(cases.into_iter().flatten().map(String::as_str));
-        for (known, name, _) in written() {
+        for (known, name, _) in list_names() {
             let is_meant = choice::is_chosen(&suite, known) && choice::is_chosen(&case, name);
             if Self::is_kunit(known) && is_meant {
                 self.add(known, name);
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn names_are_what_a_list_and_a_command_line_can_take() {
-        for (_, case, _) in written() {
+        for (_, case, _) in list_names() {
             let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
             assert!(!case.is_empty() && case.bytes().all(plain), "{case}");
         }
