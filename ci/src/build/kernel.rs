@@ -7,7 +7,8 @@ use crate::base::pins::LLVM;
 use crate::base::proc::output;
 use crate::base::progress::Progress;
 use crate::build::make::{LOG, make, run_logged};
-use crate::host::setup::{RUSTC, tools};
+use crate::host::own_tools::own_tools;
+use crate::host::setup::RUSTC;
 use crate::lane::config::Options;
 use crate::lane::spec::Lane;
 use crate::source::tree::Prepared;
@@ -162,7 +163,11 @@ impl Recipe<'_> {
 fn toolchain(cache: &Cache) -> Result<String> {
     let clang = format!("clang{}", *LLVM);
     let mut text = String::new();
-    for program in [Path::new(RUSTC), Path::new(&clang), &tools(cache).bindgen] {
+    for program in [
+        Path::new(RUSTC),
+        Path::new(&clang),
+        &own_tools(cache).bindgen,
+    ] {
         if let Ok(version) = output(Command::new(program).arg("--version")) {
             text += version.lines().next().unwrap_or("");
         }

@@ -6,7 +6,8 @@ use crate::base::exit::{Exit, FULL, FULL_SAID, fail, stage};
 use crate::base::pins::LLVM;
 use crate::base::proc::{check_interrupt, clear_environment, run_lines};
 use crate::base::progress::Progress;
-use crate::host::setup::{CLIPPY, RUSTC, tools};
+use crate::host::own_tools::own_tools;
+use crate::host::setup::{CLIPPY, RUSTC};
 use anyhow::{Context, Result};
 use std::fs::File;
 use std::io::{LineWriter, Write};
@@ -41,7 +42,7 @@ pub fn toolchain_args(cache: &Cache) -> Vec<String> {
         format!("LLVM={}", *LLVM),
         format!("RUSTC={RUSTC}"),
         format!("CLIPPY_DRIVER={CLIPPY}"),
-        format!("BINDGEN={}", tools(cache).bindgen.display()),
+        format!("BINDGEN={}", own_tools(cache).bindgen.display()),
     ]
 }
 

@@ -3,5 +3,6 @@
 
 pub mod cargo;
 pub mod other_suite;
+pub mod own_tools;
 pub mod qemu;
 pub mod setup;

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The tools: what is missing is listed, and installed where that is allowed.
 
-use crate::base::cache::{Cache, remove_dir};
+use crate::base::cache::Cache;
 use crate::base::exit::{Exit, OrExit, fail, perhaps_network};
 use crate::base::pins::{LLVM, PINS};
 use crate::base::proc;
 use crate::base::progress::Progress;
-use crate::host::cargo::cargo;
+use crate::host::own_tools::{self, own_tools};
 use anyhow::{Context, Result};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
@@ -20,8 +20,6 @@ use std::time::Duration;
 pub const RUSTC: &str = "/usr/bin/rustc";
 pub const CLIPPY: &str = "/usr/bin/clippy-driver";
 pub const RUSTFMT: &str = "/usr/bin/rustfmt";
-
-const VIRTME: &str = include_str!("../../virtme-ng.txt");
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
@@ -124,12 +122,6 @@ const TOOLS: &[Tool] = &[
     tool(Need::Perf, "pkg-config", "pkg-config"),
 ];
 
-/// Where the tools that the runner makes itself are.
-pub struct Tools {
-    pub bindgen: PathBuf,
-    pub vng: PathBuf,
-}
-
 pub fn ensure(cache: &Cache, need: Need, yes: bool) -> Result<()> {
     let missing = missing_packages(need, is_tool_there);
     if !missing.is_empty() {
@@ -149,21 +141,9 @@ pub fn ensure(cache: &Cache, need: Need, yes: bool) -> Result<()> {
         check_rustc(&proc::output(Command::new(RUSTC).arg("--version")).or_exit(Exit::Setup)?)?;
     }
     if need >= Need::Lanes {
-        let _alone = cache.lock("tools")?;
-        bindgen(cache)?;
-        virtme(cache)?;
+        own_tools::ensure(cache)?;
     }
     Ok(())
-}
-
-pub fn tools(cache: &Cache) -> Tools {
-    Tools {
-        bindgen: cache.root.join(format!(
-            "tools/bindgen-{}/bin/bindgen",
-            PINS.toolchain.bindgen
-        )),
-        vng: virtme_dir(cache).join("bin/vng"),
-    }
 }
 
 fn missing_packages(need: Need, is_there: impl Fn(&str) -> bool) -> BTreeSet<String> {
@@ -319,90 +299,9 @@ fn check_rustc(version: &str) -> Result<()> {
     Ok(())
 }
 
-/// Built in a folder beside its place and renamed, so that what is there is whole.
-fn bindgen(cache: &Cache) -> Result<()> {
-    if tools(cache).bindgen.exists() {
-        return Ok(());
-    }
-    let parent = cache.dir("tools")?;
-    let temp = tempfile::Builder::new()
-        .prefix("bindgen-")
-        .tempdir_in(&parent)?;
-    let version = &PINS.toolchain.bindgen;
-    log_run(
-        "bindgen",
-        cargo("install")
-            .args(["--locked", "--version", version, "bindgen-cli", "--root"])
-            .arg(temp.path())
-            .env("CARGO_TARGET_DIR", temp.path().join("target"))
-            .current_dir(&parent),
-        260,
-    )?;
-    remove_dir(&temp.path().join("target"))?;
-    fs::rename(temp.keep(), parent.join(format!("bindgen-{version}"))).or_exit(Exit::Setup)
-}
-
-fn virtme_dir(cache: &Cache) -> PathBuf {
-    cache.root.join(format!(
-        "tools/virtme-{}",
-        &crate::base::cache::sha256(VIRTME)[..8]
-    ))
-}
-
-/// A virtual environment cannot be renamed, so a stamp written last says that it is whole.
-fn virtme(cache: &Cache) -> Result<()> {
-    cache.dir("tools")?;
-    let dir = virtme_dir(cache);
-    let stamp = dir.join("complete");
-    if stamp.exists() {
-        return Ok(());
-    }
-    remove_dir(&dir)?;
-    log_run(
-        "python venv",
-        Command::new("/usr/bin/python3")
-            .args(["-m", "venv"])
-            .arg(&dir),
-        0,
-    )?;
-    let requirements = dir.join("requirements.txt");
-    fs::write(&requirements, VIRTME)?;
-    log_run(
-        "virtme-ng",
-        Command::new(dir.join("bin/pip"))
-            .args(["install", "--no-input", "-r"])
-            .arg(&requirements),
-        0,
-    )?;
-    fs::write(stamp, "").or_exit(Exit::Setup)
-}
-
-fn log_run(what: &str, command: &mut Command, total: u64) -> Result<()> {
-    let mut progress = Progress::new(what, total);
-    let mut lines = Vec::new();
-    let status = proc::run_lines(command, |line| {
-        progress.step(line.trim());
-        lines.push(line.to_owned());
-    })
-    .or_exit(Exit::Setup)?;
-    if !status.success() {
-        let tail = lines[lines.len().saturating_sub(15)..].join("\n");
-        return Err(fail(
-            Exit::Setup,
-            format!(
-                "{} failed{}:\n{tail}",
-                proc::show(command),
-                perhaps_network(&lines.join("\n"))
-            ),
-        ));
-    }
-    progress.finish("ready");
-    Ok(())
-}
-
 /// For a run's metadata: what each tool says of its version, in one line.
 pub fn versions(cache: &Cache, qemu: &Path) -> serde_json::Value {
-    let tools = tools(cache);
+    let tools = own_tools(cache);
     let qemu = qemu.to_string_lossy();
     let vng = tools.vng.to_string_lossy().into_owned();
     let bindgen = tools.bindgen.to_string_lossy().into_owned();

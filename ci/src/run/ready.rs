@@ -10,8 +10,8 @@ use crate::facts::ending::{Ending, Phase};
 use crate::guest::accel::{self, Accel};
 use crate::guest::boot::{Guest, Outcome, PhaseLimits};
 use crate::guest::root;
+use crate::host::own_tools::own_tools;
 use crate::host::qemu;
-use crate::host::setup::tools;
 use crate::lane::spec::Lane;
 use crate::verdict::hang::shows_more_than_a_hang;
 use crate::verdict::standards::Standards;
@@ -70,7 +70,7 @@ impl Ready {
             write_atomic(&folder.join("guest.sh"), GUEST_SCRIPT)?;
         }
         let mut guest = Guest {
-            vng: tools(cache).vng,
+            vng: own_tools(cache).vng,
             arch: lane.arch,
             emulator: qemu::find(cache, lane.arch)?,
             image: folder.join("kernel"),
