@@ -23,6 +23,7 @@ use crate::{
     env::{
         in_time,
         push_all,
+        wait_until_freed,
         Env,
         Ledger,
         NAME, //
@@ -89,8 +90,9 @@ pub(crate) fn without_memory<T>(func: impl FnOnce() -> Result<T>) -> Result<T> {
 
 /// All of them.
 pub(crate) fn all(env: &Env) -> Result<Outcome> {
-    const PROMISES: [Case<Env>; 9] = [
+    const PROMISES: [Case<Env>; 10] = [
         ("timer", timer),
+        ("flush", flush),
         ("shards", shards),
         ("grace_period", grace_period),
         ("long_list", long_list),
@@ -128,6 +130,37 @@ fn timer(_env: &Env) -> Result<Outcome> {
     let outcome = Outcome::Passed.check(all, fmt!("stranded: {:?}", queue.stats()));
     drop(queue);
     Ok(ledger.close(outcome, objects))
+}
+
+/// What every CPU has pushed is freed when somebody asks, and before it could have become old.
+fn flush(_env: &Env) -> Result<Outcome> {
+    /// A slow machine, or a long grace period, may spoil some.
+    const ROUNDS: u32 = 50;
+    let ledger = Ledger::open();
+    let cpus = threads::online_cpus().get();
+    let mut queued = 0;
+    let mut was_young = false;
+
+    for round in 1..=ROUNDS {
+        let queue = Queue::<Watched>::new(NAME)?;
+        let ((), is_young) = in_time(|| {
+            threads::run(cpus, &|_| push_all(&queue, 1))?;
+            queue.flush();
+            wait_until_freed(&queue, cpus.into());
+            Ok(())
+        })?;
+        queued += u64::from(cpus);
+        if is_young {
+            was_young = true;
+            tell_tries(round);
+            break;
+        }
+    }
+    let outcome = Outcome::Passed.check(
+        was_young,
+        fmt!("of {ROUNDS} flushes none had the objects of {cpus} CPUs freed in time"),
+    );
+    Ok(ledger.close(outcome, queued))
 }
 
 /// A CPU pushes to a shard of its own, and a try that fails there goes to the neighbour's.
