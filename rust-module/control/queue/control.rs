@@ -8,7 +8,10 @@ use kernel::{
     bindings,
     page::PAGE_SIZE,
     prelude::*,
-    sync::atomic::ordering::Relaxed, //
+    sync::{
+        atomic::ordering::Relaxed,
+        Arc, //
+    }, //
 };
 
 #[path = "../../lib/nolocks/mod.rs"]
@@ -36,6 +39,7 @@ use node::{
 };
 use queue::{
     Accepts,
+    DropQueue,
     Hooks,
     Object,
     Policy,
@@ -52,7 +56,7 @@ module! {
     params: {
         control: u32 {
             default: 0,
-            description: "1 objects freed before the grace period, 2 one pushed twice to blocks, 3 one pushed twice by its head, 4 what readers may see dropped, 5 an object read after its free, 6 objects forgotten",
+            description: "1 objects freed before the grace period, 2 one pushed twice to blocks, 3 one pushed twice by its head, 4 what readers may see dropped, 5 an object read after its free, 6 objects forgotten, 7 a destructor in a barrier of its own queue, 8 one that waits until its own queue is empty",
         },
     },
 }
@@ -68,8 +72,10 @@ impl kernel::Module for Control {
             4 => retired_dropped()?,
             5 => read_after_free()?,
             6 => forgotten()?,
+            7 => waits_for_itself(DropQueue::barrier)?,
+            8 => waits_for_itself(DropQueue::wait_until_empty)?,
             control => {
-                pr_err!("control={control} is no control: give control=1 to control=6\n");
+                pr_err!("control={control} is no control: give control=1 to control=8\n");
                 return Err(EINVAL);
             }
         }
@@ -168,5 +174,29 @@ fn forgotten() -> Result {
     for _ in 0..16 {
         core::mem::forget(KVec::<u64>::with_capacity(PAGE_SIZE, GFP_KERNEL)?);
     }
+    Ok(())
+}
+
+/// Waits, when it is destroyed, for the queue whose work destroys it.
+struct Waiter {
+    queue: Arc<DropQueue<Self>>,
+    wait: fn(&DropQueue<Self>),
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        (self.wait)(&self.queue);
+    }
+}
+
+fn waits_for_itself(wait: fn(&DropQueue<Waiter>)) -> Result {
+    let queue = Arc::new(DropQueue::new(c"nolocks_queue_control")?, GFP_KERNEL)?;
+    let waiter = Waiter {
+        queue: queue.clone(),
+        wait,
+    };
+
+    queue.push_mightsleep(KBox::new(waiter, GFP_KERNEL)?);
+    queue.wait_until_empty();
     Ok(())
 }
