@@ -10,15 +10,23 @@ use kernel::prelude::*;
 mod tests {
     use kernel::{
         alloc::flags::__GFP_NOWARN,
+        bindings,
         interrupt::local_interrupt_disable,
         page::PAGE_SIZE,
         prelude::*,
         sync::{
+            atomic::{
+                ordering::Relaxed,
+                Atomic, //
+            },
             rcu,
             Arc, //
         },
         time::{
-            delay::fsleep,
+            delay::{
+                fsleep,
+                udelay, //
+            },
             Delta, //
         }, //
     };
@@ -41,6 +49,7 @@ mod tests {
             slots::PageSlots, //
         },
         queue::{
+            self,
             impl_has_bulk_head,
             BulkHead,
             BulkQueue,
@@ -51,6 +60,11 @@ mod tests {
     };
 
     const NAME: &CStr = c"nolocks_example_kunit";
+
+    // It only reads this CPU's state.
+    unsafe extern "C" {
+        safe fn nolocks_example_irqs_disabled() -> bool;
+    }
 
     struct Entry {
         head: BulkHead,
@@ -87,13 +101,16 @@ mod tests {
         Ok(())
     }
 
-    /// A box has a page of its own, and holds no more than fits in one.
+    /// A box has a page of its own, which can be had back, and holds no more than fits in one.
     #[test]
     fn box_in_a_page() -> Result {
         let mut bytes = NoLocksBox::<[u8; PAGE_SIZE]>::zeroed(__GFP_NOWARN)?;
         bytes[PAGE_SIZE - 1] = 7;
         assert_eq!(bytes.iter().map(|byte| u32::from(*byte)).sum::<u32>(), 7);
         assert!(NoLocksBox::<[u8; PAGE_SIZE + 1]>::zeroed(__GFP_NOWARN).is_err());
+        let page = alloc_page_nolocks(NoLocksFlags::NONE)?;
+        let phys = page.phys();
+        assert_eq!(NoLocksPage::from(NoLocksBox::from(page)).phys(), phys);
         Ok(())
     }
 
@@ -120,14 +137,20 @@ mod tests {
         let first = one.lock();
         let mut second = other.lock();
         drop(first);
+        let are_still_off = nolocks_example_irqs_disabled();
         *second += 1;
+        // As for a type that must not move.
+        *second.as_mut() += 1;
         let is_busy = other.try_lock().is_none();
         drop(second);
+        let are_off = nolocks_example_irqs_disabled();
         let token = local_interrupt_disable();
         let value = *other.lock_with(&token);
         drop(token);
+        assert!(are_still_off);
+        assert!(!are_off);
         assert!(is_busy);
-        assert_eq!(value, 1);
+        assert_eq!(value, 2);
         Ok(())
     }
 
@@ -136,19 +159,48 @@ mod tests {
     fn pointer_replaced_under_readers() -> Result {
         let queue = BulkQueue::new(NAME)?;
         let place = RcuPointer::new(entry(1)?);
-        let found = place.get(&rcu::read_lock()).map(|entry| entry.value);
-        if let Some(old) = place.replace(entry(2)?) {
+        let second = entry(2)?;
+        let reader = rcu::read_lock();
+        let found = place.get(&reader);
+        if let Some(old) = place.replace(second) {
             queue.push(old);
         }
+        queue.flush();
+        // As long as a queue needs that waits for nobody.
+        for _ in 0..100 {
+            if queue.backlog() == 0 {
+                break;
+            }
+            udelay(Delta::from_millis(1));
+        }
+        let waiting = queue.backlog();
+        let found = found.map(|entry| entry.value);
+        drop(reader);
         let taken = place.take().map(|old| old.wait().value);
         let is_empty = place.get(&rcu::read_lock()).is_none();
         queue.barrier();
         let freed = queue.stats().freed;
         drop(queue);
+        assert_eq!(waiting, 1);
         assert_eq!(found, Some(1));
         assert_eq!(taken, Some(2));
         assert!(is_empty);
         assert_eq!(freed, 1);
+        Ok(())
+    }
+
+    /// Where there can be no reader, the owner changes the object and takes it out.
+    #[test]
+    fn pointer_without_readers() -> Result {
+        let mut place = RcuPointer::new(entry(1)?);
+        if let Some(entry) = place.get_mut() {
+            entry.value += 1;
+        }
+        let found = place.get(&rcu::read_lock()).map(|entry| entry.value);
+        let taken = place.into_inner().map(|entry| entry.value);
+        assert_eq!(found, Some(2));
+        assert_eq!(taken, Some(2));
+        assert!(RcuPointer::<KBox<Entry>>::none().into_inner().is_none());
         Ok(())
     }
 
@@ -188,15 +240,27 @@ mod tests {
         Ok(())
     }
 
+    static IN_TIME: Atomic<u64> = Atomic::new(0);
+
+    /// Knows how long it has to live.
+    struct Timed(bindings::rcu_gp_seq);
+
+    impl Drop for Timed {
+        fn drop(&mut self) {
+            IN_TIME.add(u64::from(queue::rcu::elapsed(self.0)), Relaxed);
+        }
+    }
+
     /// An `Arc` cannot be pushed, but in a box: that reference is dropped after a grace period.
     #[test]
     fn destructors_after_a_grace_period() -> Result {
         let queue = DropQueue::new(NAME)?;
-        let shared = Arc::new(1u64, GFP_KERNEL)?;
-        queue.push_mightsleep(KBox::new(shared.clone(), GFP_KERNEL)?);
+        let before = IN_TIME.load(Relaxed);
+        let last = Arc::new(Timed(queue::rcu::snapshot()), GFP_KERNEL)?;
+        queue.push_mightsleep(KBox::new(last, GFP_KERNEL)?);
         queue.wait_until_empty();
         drop(queue);
-        assert!(Arc::into_unique_or_drop(shared).is_some());
+        assert_eq!(IN_TIME.load(Relaxed) - before, 1);
         Ok(())
     }
 }
