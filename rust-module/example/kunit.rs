@@ -45,8 +45,7 @@ mod tests {
             raw_spin_lock::{
                 new_raw_spin_lock,
                 RawSpinLock, //
-            },
-            slots::PageSlots, //
+            }, //
         },
         queue::{
             self,
@@ -81,8 +80,11 @@ mod tests {
     }
 
     /// A page is had, filled and given back where `PREEMPT_RT` has nothing but the slots.
+    #[cfg(CONFIG_PAGE_SLOTS)]
     #[test]
     fn page_under_raw_spinlock() -> Result {
+        use crate::nolocks::slots::PageSlots;
+
         let _slots = PageSlots::register(1)?;
         let place: Pin<KBox<RawSpinLock<Option<NoLocksPage>>>> =
             KBox::pin_init(new_raw_spin_lock!(None, "nolocks_example_page"), GFP_KERNEL)?;
