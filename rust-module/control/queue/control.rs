@@ -135,13 +135,14 @@ fn freed_too_early() -> Result {
 
 fn pushed_twice(how: How) -> Result {
     let queue = Queue::<Watched>::new(c"nolocks_queue_control")?;
-    let node = Boxed::new(Origin::Kmalloc)?.into_raw();
+    let node = Boxed::new(Origin::Kmalloc)?;
+    // SAFETY: It is not safe. That is the bug.
+    let again = unsafe { core::ptr::read(&node) };
 
     // Lists only, where the head is to tell.
     Watched::fail((how == How::Push).then_some(0), how == How::Push);
-    for _ in 0..2 {
-        // SAFETY: The second time it is not safe. That is the bug.
-        let _ = unsafe { Boxed::from_raw(node) }.push(&queue, how);
+    for node in [node, again] {
+        let _ = node.push(&queue, how);
     }
     queue.barrier();
     pr_info!("control: {:?}\n", queue.stats());

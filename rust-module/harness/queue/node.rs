@@ -69,7 +69,6 @@ impl Origin {
 pub(crate) struct Node {
     head: BulkHead,
     mark: Atomic<u64>,
-    origin: Origin,
 }
 
 impl_has_bulk_head! {
@@ -77,13 +76,12 @@ impl_has_bulk_head! {
 }
 
 impl Node {
-    pub(crate) fn new(origin: Origin) -> Self {
+    pub(crate) fn new() -> Self {
         static NEXT: Atomic<u64> = Atomic::new(1);
 
         Self {
             head: BulkHead::new(),
             mark: Atomic::new(NEXT.fetch_add(1, Relaxed)),
-            origin,
         }
     }
 
@@ -103,36 +101,13 @@ pub(crate) enum Boxed {
 
 impl Boxed {
     pub(crate) fn new(origin: Origin) -> Result<Self> {
-        let node = Node::new(origin);
+        let node = Node::new();
 
         Ok(match origin {
             Origin::Kmalloc => Self::Kmalloc(KBox::new(node, GFP_KERNEL)?),
             Origin::Vmalloc => Self::Vmalloc(VBox::new(node, GFP_KERNEL)?),
             Origin::KVmalloc => Self::KVmalloc(KVBox::new(node, GFP_KERNEL)?),
         })
-    }
-
-    pub(crate) fn into_raw(self) -> *mut Node {
-        match self {
-            Self::Kmalloc(node) => KBox::into_raw(node),
-            Self::Vmalloc(node) => VBox::into_raw(node),
-            Self::KVmalloc(node) => KVBox::into_raw(node),
-        }
-    }
-
-    /// # Safety
-    ///
-    /// [`into_raw()`](Self::into_raw) returned `node`, and nobody else owns it.
-    pub(crate) unsafe fn from_raw(node: *mut Node) -> Self {
-        // SAFETY: `into_raw()` returned the node and nobody else owns it, so it is valid.
-        match unsafe { (*node).origin } {
-            // SAFETY: A node of this origin was in a `KBox`, and nobody else owns it.
-            Origin::Kmalloc => Self::Kmalloc(unsafe { KBox::from_raw(node) }),
-            // SAFETY: A node of this origin was in a `VBox`, and nobody else owns it.
-            Origin::Vmalloc => Self::Vmalloc(unsafe { VBox::from_raw(node) }),
-            // SAFETY: A node of this origin was in a `KVBox`, and nobody else owns it.
-            Origin::KVmalloc => Self::KVmalloc(unsafe { KVBox::from_raw(node) }),
-        }
     }
 
     /// Hands the node to the queue, or gets it back. Who has published it may drop it only after a

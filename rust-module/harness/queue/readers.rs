@@ -6,11 +6,7 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{
-            ordering::{
-                Acquire,
-                Full,
-                Relaxed, //
-            },
+            ordering::Relaxed,
             Atomic, //
         },
         rcu, //
@@ -32,6 +28,8 @@ use crate::{
     queue::{
         Accepts,
         Queue,
+        RcuPointer,
+        Retired,
         CAPACITY, //
     },
     rng::Rng,
@@ -57,41 +55,63 @@ pub(crate) struct Tally {
     pub(crate) strays: Atomic<u64>,
 }
 
-/// # Invariants
-///
-/// Each entry is null or a node that `Boxed::into_raw()` returned. Who takes it out owns it, once
-/// the readers of that moment are done.
-struct Table([Atomic<*mut Node>; 64]);
+/// Places for nodes of each origin.
+const PLACES: usize = 24;
+
+struct Table {
+    kmalloc: [RcuPointer<KBox<Node>>; PLACES],
+    vmalloc: [RcuPointer<VBox<Node>>; PLACES],
+    kvmalloc: [RcuPointer<KVBox<Node>>; PLACES],
+}
 
 impl Table {
     fn new() -> Self {
-        Self([const { Atomic::new(core::ptr::null_mut()) }; 64])
+        Self {
+            kmalloc: [const { RcuPointer::none() }; PLACES],
+            vmalloc: [const { RcuPointer::none() }; PLACES],
+            kvmalloc: [const { RcuPointer::none() }; PLACES],
+        }
     }
 
     /// Publishes a node in place of another.
-    fn replace(&self, index: usize, node: Option<Boxed>) -> Option<Boxed> {
-        let node = node.map_or(core::ptr::null_mut(), Boxed::into_raw);
-        let old = self.0[index % self.0.len()].xchg(node, Full);
+    fn replace(&self, index: usize, node: Boxed) -> Option<Boxed> {
+        fn owner<O>(old: Retired<O>) -> O {
+            // SAFETY: Readers do not mind the box, which is pushed, or dropped after a grace period.
+            unsafe { old.assume_unread() }
+        }
+        let place = index % PLACES;
 
-        // SAFETY: By the invariant, and nobody else takes it out. Readers do not mind the box, which
-        // is only good for a push.
-        (!old.is_null()).then(|| unsafe { Boxed::from_raw(old) })
+        Some(match node {
+            Boxed::Kmalloc(node) => Boxed::Kmalloc(owner(self.kmalloc[place].replace(node)?)),
+            Boxed::Vmalloc(node) => Boxed::Vmalloc(owner(self.vmalloc[place].replace(node)?)),
+            Boxed::KVmalloc(node) => Boxed::KVmalloc(owner(self.kvmalloc[place].replace(node)?)),
+        })
     }
 
-    /// Looks at an entry, for as long as `again` says, which is told whether it was replaced, and
-    /// says whether it stayed what it was.
-    fn read(&self, index: usize, mut again: impl FnMut(bool) -> bool) -> bool {
-        let _guard = rcu::read_lock();
-        let entry = &self.0[index % self.0.len()];
-        let published = entry.load(Acquire);
+    fn get<'a>(&'a self, at: (Origin, usize), reader: &'a rcu::Guard) -> Option<&'a Node> {
+        let place = at.1 % PLACES;
 
-        if published.is_null() {
-            return true;
+        match at.0 {
+            Origin::Kmalloc => self.kmalloc[place].get(reader),
+            Origin::Vmalloc => self.vmalloc[place].get(reader),
+            Origin::KVmalloc => self.kvmalloc[place].get(reader),
         }
-        // SAFETY: By the invariant, for as long as the guard is there; that is what is tested.
-        let node = unsafe { &*published };
+    }
+
+    /// Looks at a node, for as long as `again` says, which is told whether it was replaced, and
+    /// says whether it stayed what it was.
+    fn read(&self, at: (Origin, usize), mut again: impl FnMut(bool) -> bool) -> bool {
+        let reader = rcu::read_lock();
+        let Some(node) = self.get(at, &reader) else {
+            return true;
+        };
         let mark = node.mark();
-        while again(entry.load(Relaxed) != published) && node.mark() == mark {
+        let is_there = || {
+            self.get(at, &reader)
+                .is_some_and(|now| core::ptr::eq(now, node))
+        };
+
+        while again(!is_there()) && node.mark() == mark {
             kernel::processor::cpu_relax();
         }
         mark.is_some() && node.mark() == mark
@@ -157,10 +177,6 @@ pub(crate) fn run<R: Accepts<Node>>(
         result
     });
 
-    for index in 0..scene.table.0.len() {
-        // Nobody reads any more.
-        drop(scene.table.replace(index, None));
-    }
     result.map(|()| scene.tally)
 }
 
@@ -200,7 +216,7 @@ impl<R: Accepts<Node>> Scene<'_, R> {
             let _pinned = Pinned::new();
             site.run(ctx, || {
                 while let Some(node) = fresh.pop() {
-                    let Some(old) = self.table.replace(rng.below(usize::MAX), Some(node)) else {
+                    let Some(old) = self.table.replace(rng.below(usize::MAX), node) else {
                         continue;
                     };
                     match old.push(self.queue, how) {
@@ -226,6 +242,10 @@ impl<R: Accepts<Node>> Scene<'_, R> {
     fn read(&self, site: &Site, rng: &mut Rng) {
         const READS: u64 = 64;
         let tally = &self.tally;
+        let anywhere = |rng: &mut Rng| {
+            let origin = rng.pick(self.choice.origins.iter());
+            (*origin.unwrap_or(&Origin::Kmalloc), rng.below(usize::MAX))
+        };
         let mut stale = 0;
 
         // One that lasts until every CPU has filled blocks, for which somebody then comes: what is
@@ -233,7 +253,7 @@ impl<R: Accepts<Node>> Scene<'_, R> {
         let blocks = 3 * u64::from(threads::online_cpus().get());
         let end = tally.queued.load(Relaxed) + blocks * CAPACITY as u64;
         let mut left = self.choice.patience;
-        stale += u64::from(!self.table.read(rng.below(usize::MAX), |replaced| {
+        stale += u64::from(!self.table.read(anywhere(rng), |replaced| {
             left -= 1;
             left != 0
                 && tally.queued.load(Relaxed) < end
@@ -243,7 +263,7 @@ impl<R: Accepts<Node>> Scene<'_, R> {
             let _pinned = Pinned::new();
             site.run(*ctx, || {
                 for _ in 1..READS {
-                    stale += u64::from(!self.table.read(rng.below(usize::MAX), |_| false));
+                    stale += u64::from(!self.table.read(anywhere(rng), |_| false));
                 }
             });
         }

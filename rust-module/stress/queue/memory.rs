@@ -31,7 +31,6 @@ use crate::{
         Boxed,
         How,
         Node,
-        Origin,
         Watched,
         FREED,
         PUSHED,
@@ -177,7 +176,7 @@ pub(crate) fn no_memory(env: &Env) -> Result<Outcome> {
 pub(crate) fn retry(_env: &Env) -> Result<Outcome> {
     let ledger = Ledger::open();
     let queue = Queue::<Watched>::new(NAME)?;
-    let node = KBox::new(Node::new(Origin::Kmalloc), GFP_KERNEL)?;
+    let node = KBox::new(Node::new(), GFP_KERNEL)?;
     let before = FREED.load(Relaxed);
     let mut returned = 0;
     let mut count = |result: Result<(), Retired<_>>| {
