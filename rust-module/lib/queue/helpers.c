@@ -47,8 +47,9 @@ struct page *nolocks_queue_page_mightsleep(void)
 
 /*
  * Calls @end in a task of its own. It is to return by nolocks_queue_ended(),
- * until which the module stays, unless that is going already: then whoever
- * unloads it has not waited for the queue's objects, and all is lost anyway.
+ * until which the module stays, unless that is going already, or its init fails
+ * meanwhile, after which no reference keeps it: then it has not waited for the
+ * queue's objects, and all is lost anyway.
  */
 void nolocks_queue_end_elsewhere(int (*end)(void *queue), void *queue)
 {

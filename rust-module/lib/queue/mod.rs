@@ -289,8 +289,8 @@ pub type BulkQueue = Queue<Plain>;
 /// pushes another object keeps the queue from ever being dropped.
 ///
 /// An object may have an `Arc` to its queue. If that is the last one, the queue ends in a task of its own,
-/// which keeps the module until it is done. A module that is being unloaded cannot be kept: it has to call
-/// [`wait_until_empty()`](Queue::wait_until_empty) before it drops an `Arc` of its own.
+/// which keeps the module until it is done. A module that is being unloaded, or whose init fails, cannot be
+/// kept: it has to call [`wait_until_empty()`](Queue::wait_until_empty) before it drops an `Arc` of its own.
 pub type DropQueue<T> = Queue<Destroy<T>>;
 
 /// Frees objects after a grace period. See [`BulkQueue`] and [`DropQueue`].
