@@ -285,8 +285,9 @@ pub type BulkQueue = Queue<Plain>;
 ///
 /// They run in a work on the system's unbound workqueue, without a lock of the queue's. They may push, to
 /// this queue too, allocate, sleep, flush a work, wait for a grace period and ask for
-/// [`stats()`](Queue::stats). To drop another queue waits for that one's destructors. The other objects of a CPU wait for one that takes long; one that always
-/// pushes another object keeps the queue from ever being dropped.
+/// [`stats()`](Queue::stats). To drop another queue waits for that one's destructors. The other objects of a
+/// CPU wait for one that takes long; one that always pushes another object keeps the queue from ever being
+/// dropped. Without memory [`push_mightsleep()`](Queue::push_mightsleep) runs them in its caller's task.
 ///
 /// An object may have an `Arc` to its queue. If that is the last one, the queue ends in a task of its own,
 /// which keeps the module until it is done. A module that is being unloaded, or whose init fails, cannot be
@@ -420,6 +421,10 @@ impl<R: Policy> Queue<R> {
     }
 
     /// Queues an object that has no head, or waits for a grace period and frees it.
+    ///
+    /// Without memory for a block its destructor runs here: hold no lock that this takes. One that pushes
+    /// another such object has that destroyed inside its own call, and so on, until the stack is full: a
+    /// chain is for [`push()`](Self::push), with a head.
     ///
     /// # Contexts
     ///
