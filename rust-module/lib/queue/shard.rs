@@ -185,7 +185,7 @@ impl Kind {
 ///
 /// # Invariants
 ///
-/// The first `len` of `objects` are initialised and owned by the block.
+/// The first `len` of `objects` are initialised and owned by the block, and were pushed as of its `kind`.
 // In this order, so that a push finds an object's place by one addition less.
 #[repr(C)]
 pub struct Block<P: Platform> {
@@ -217,7 +217,7 @@ impl<P: Platform> Block<P> {
     ///
     /// # Safety
     ///
-    /// There must be room.
+    /// There must be room, and `object` be of the block's kind.
     #[inline]
     unsafe fn push(&mut self, object: Object) -> bool {
         let len = self.len;
@@ -353,7 +353,7 @@ impl List {
 
     fn pop(&mut self) -> Option<(NonNull<Head>, Object)> {
         let mut head = self.first?;
-        // SAFETY: By the invariant.
+        // SAFETY: By the invariant all heads in the list are valid, and parts of objects that it owns.
         let head_ref = unsafe { head.as_mut() };
         let object = head_ref.object.take()?;
 
@@ -424,7 +424,7 @@ pub struct Counts {
 ///
 /// - If an object is in an open block or listed, `wake` is not [`Wake::Idle`], and `since` is not
 ///   after the oldest of them was pushed.
-/// - An open block has room for another object.
+/// - An open block has room for another object, and lies where those of its kind do.
 /// - If a block is sealed, `wake` is [`Wake::Now`].
 /// - Whoever raised `wake` has called [`Platform::kick()`].
 pub struct Shard<P: Platform> {
@@ -553,7 +553,7 @@ impl<P: Platform> Shard<P> {
             return self.put_first(platform, object, kind);
         };
         // INVARIANT: A block without room is open no longer.
-        // SAFETY: An open block has room.
+        // SAFETY: By the invariant an open block has room, and this one is of the object's kind.
         if unsafe { block.push(object) } {
             self.fill_up(platform, kind);
         }
@@ -569,7 +569,7 @@ impl<P: Platform> Shard<P> {
         core::assert!(block.len == 0);
         block.kind = kind;
         self.open_up(platform);
-        // INVARIANT: All of it is room.
+        // INVARIANT: All of it is room, and it is of that kind right above.
         self.open[kind as usize] = Some(block);
         self.publish(platform);
         self.put(platform, object, kind)
@@ -781,6 +781,7 @@ const LISTS: usize = 2;
 /// - Of the blocks in `older` the one on top has the earliest snapshot, of those in `newer` the
 ///   latest, and none in `newer` an earlier one than any in `older`.
 /// - Of the lists an earlier one has the earlier snapshot.
+/// - Every object was adopted, if the platform adopts.
 pub struct Waiting<P: Platform> {
     older: Stack<P>,
     newer: Stack<P>,
@@ -798,6 +799,10 @@ where
 }
 
 /// What no reader reads any more, for [`reclaim()`].
+///
+/// # Invariants
+///
+/// Every object was adopted, if the platform adopts, and the snapshot of its block or list has elapsed.
 #[must_use = "what is in it would be leaked"]
 pub struct Ready<P: Platform> {
     blocks: Stack<P>,
@@ -849,7 +854,7 @@ impl<P: Platform> Waiting<P> {
     fn add(&mut self, platform: &P, sealed: Stack<P>, listed: Option<(List, P::Snapshot)>) {
         let mut sealed = sealed.reversed();
 
-        // INVARIANT: In the order in which they were sealed.
+        // INVARIANT: In the order in which they were sealed, and without what was not adopted.
         while let Some(mut block) = sealed.pop() {
             if P::ADOPTS {
                 self.twice += block.retain(|object| platform.adopt(object)) as u64;
@@ -872,7 +877,7 @@ impl<P: Platform> Waiting<P> {
             },
             None => 0,
         };
-        // INVARIANT: The latest of all, in the last place that is in use.
+        // INVARIANT: The latest of all, in the last place that is in use, and what was not adopted is left out.
         let (target, latest) = self.listed[place].get_or_insert((List::EMPTY, snapshot));
 
         *latest = snapshot;
@@ -884,6 +889,7 @@ impl<P: Platform> Waiting<P> {
         while let Some((list, _)) =
             self.listed[0].take_if(|(_, snapshot)| platform.elapsed(snapshot))
         {
+            // INVARIANT: Adopted, as all that waits, and its snapshot has elapsed.
             let _all = self.ready.listed.append(list, |_| true);
             // INVARIANT: The others keep their order.
             self.listed.rotate_left(1);
@@ -902,6 +908,7 @@ impl<P: Platform> Waiting<P> {
                 break;
             }
             if let Some(block) = self.older.pop() {
+                // INVARIANT: Adopted, as all that waits, and its snapshot has elapsed.
                 self.ready.blocks.push(block);
             }
         }
@@ -965,7 +972,8 @@ pub fn reclaim<P: Platform>(platform: &P, lock: &impl Lock<Shard<P>>, mut ready:
 
     while let Some(mut block) = ready.blocks.pop() {
         let kind = Some(block.kind);
-        // SAFETY: The block owned its objects, adopted and of its kind; its snapshot has elapsed.
+        // SAFETY: By its invariant the block owns its objects, which are of its kind; by that of `Ready` they
+        // were adopted, and their snapshot has elapsed.
         unsafe { platform.reclaim(kind, block.objects()) };
         freed += block.len as u64;
         // INVARIANT: No object is left.
@@ -977,7 +985,8 @@ pub fn reclaim<P: Platform>(platform: &P, lock: &impl Lock<Shard<P>>, mut ready:
         }
     }
     while let Some((_, object)) = ready.listed.pop() {
-        // SAFETY: The list owned the object, adopted and queued by head; its snapshot has elapsed.
+        // SAFETY: By its invariant the list owned the object, queued by its head; by that of `Ready` it was
+        // adopted, and its snapshot has elapsed.
         unsafe { platform.reclaim(None, &mut [object]) };
         freed += 1;
     }
