@@ -191,8 +191,8 @@ impl<T: ?Sized> RawSpinLock<T> {
         if !self.held.claim() {
             locked_twice();
         }
-        // INVARIANT: Taken right above, with interrupts disabled by a count.
-        RawSpinLockGuard::new(self)
+        // SAFETY: Taken right above, by `lock()`.
+        unsafe { RawSpinLockGuard::new(self) }
     }
 
     /// Takes the lock if nobody holds it. May be called in NMI too.
@@ -208,8 +208,8 @@ impl<T: ?Sized> RawSpinLock<T> {
             unsafe { nolocks_raw_spin_unlock_irq_enable(self.raw.get()) };
             return None;
         }
-        // INVARIANT: Taken right above, with interrupts disabled by a count, or by the NMI.
-        Some(RawSpinLockGuard::new(self))
+        // SAFETY: Taken right above, by `try_lock()`.
+        Some(unsafe { RawSpinLockGuard::new(self) })
     }
 
     /// Takes the lock where interrupts are known to be disabled, and leaves them alone.
@@ -230,8 +230,8 @@ impl<T: ?Sized> RawSpinLock<T> {
         if !self.held.claim() {
             locked_twice();
         }
-        // INVARIANT: Taken right above; the token, which lives as long, keeps interrupts disabled.
-        RawSpinLockGuard::new(self)
+        // SAFETY: Taken right above, by `lock_with()`; the token lives as long as the guard.
+        unsafe { RawSpinLockGuard::new(self) }
     }
 
     /// As [`lock_with()`](Self::lock_with), if nobody holds the lock.
@@ -256,8 +256,8 @@ impl<T: ?Sized> RawSpinLock<T> {
             unsafe { unlock::<false>(self.raw.get()) };
             return None;
         }
-        // INVARIANT: As in `lock_with()`.
-        Some(RawSpinLockGuard::new(self))
+        // SAFETY: Taken right above, by `try_lock_with()`; the token lives as long as the guard.
+        Some(unsafe { RawSpinLockGuard::new(self) })
     }
 }
 
@@ -278,11 +278,12 @@ unsafe fn unlock<const COUNTED: bool>(raw: *mut bindings::raw_spinlock_t) {
 
 /// The right to use what a [`RawSpinLock`] protects.
 ///
-/// `COUNTED` says that interrupts were disabled for this guard, and not by somebody else.
-///
 /// # Invariants
 ///
-/// This CPU holds the lock, and interrupts are disabled.
+/// - This CPU holds the lock, which it took by `lock()` or `try_lock()` if `COUNTED`, else by `lock_with()`
+///   or `try_lock_with()`, and no other guard was made of that.
+/// - Interrupts are disabled: by a count of this guard's own if `COUNTED`, or without preemption; else by
+///   somebody whose token lives as long. In NMI they are anyway.
 #[must_use = "the lock is given up at once when the guard is unused"]
 pub struct RawSpinLockGuard<'a, T: ?Sized, const COUNTED: bool = true> {
     lock: &'a RawSpinLock<T>,
@@ -294,9 +295,12 @@ pub struct RawSpinLockGuard<'a, T: ?Sized, const COUNTED: bool = true> {
 unsafe impl<T: ?Sized + Sync, const COUNTED: bool> Sync for RawSpinLockGuard<'_, T, COUNTED> {}
 
 impl<'a, T: ?Sized, const COUNTED: bool> RawSpinLockGuard<'a, T, COUNTED> {
-    /// To be called by who has just taken the lock as `COUNTED` says.
+    /// # Safety
+    ///
+    /// The caller has just taken the lock, and interrupts are disabled, as the type invariant says.
     #[inline]
-    fn new(lock: &'a RawSpinLock<T>) -> Self {
+    unsafe fn new(lock: &'a RawSpinLock<T>) -> Self {
+        // INVARIANT: The lock was taken, and interrupts are disabled, by the requirement on the caller.
         Self {
             lock,
             _not_send: NotThreadSafe,
@@ -332,7 +336,7 @@ impl<T: ?Sized, const COUNTED: bool> Drop for RawSpinLockGuard<'_, T, COUNTED> {
     #[inline]
     fn drop(&mut self) {
         self.lock.held.release();
-        // SAFETY: By the type invariant this CPU holds the lock, and `COUNTED` says how it came by it.
+        // SAFETY: By the type invariant this CPU took the lock as `COUNTED` says, and holds it.
         unsafe { unlock::<COUNTED>(self.lock.raw.get()) }
     }
 }
