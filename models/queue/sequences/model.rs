@@ -20,7 +20,7 @@ enum Op {
     /// `memory`: whether a block can be allocated. `tries`: after how many the lock is taken, where
     /// the push does not `wait` for it.
     Push {
-        vmalloc: bool,
+        single: bool,
         head: bool,
         memory: bool,
         wait: bool,
@@ -50,8 +50,8 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         12 => (any::<(bool, bool, bool, bool)>(), 0..4usize).prop_map(
-            |((vmalloc, head, memory, wait), tries)| {
-                Op::Push { vmalloc, head, memory, wait, tries }
+            |((single, head, memory, wait), tries)| {
+                Op::Push { single, head, memory, wait, tries }
             },
         ),
         1 => (any::<usize>(), any::<bool>()).prop_map(|(nth, memory)| Op::Again { nth, memory }),
@@ -108,7 +108,7 @@ impl Model {
     }
 
     fn push(&mut self, world: &World, nth: usize, head: bool, tries: usize) -> Pushed {
-        let kind = usize::from(is_vmalloc(nth));
+        let kind = usize::from(is_single(nth));
         // One try for a block that is there, and another for one that had to be allocated.
         let has_room = !self.open[kind].is_empty() || self.spares > 0;
         if tries < if has_room { 1 } else { 2 } {
@@ -290,7 +290,7 @@ impl Run {
     }
 
     fn push(&mut self, nth: usize, wait: bool, tries: usize) -> Pushed {
-        let kind = [Kind::Slab, Kind::Vmalloc][usize::from(is_vmalloc(nth))];
+        let kind = [Kind::Slab, Kind::Single][usize::from(is_single(nth))];
         let head = self.heads[nth]
             .as_ref()
             .and_then(|head| NonNull::new(head.get()));
@@ -333,14 +333,14 @@ impl Run {
     fn step(&mut self, op: Op) -> Result<(), String> {
         match op {
             Op::Push {
-                vmalloc,
+                single,
                 head,
                 memory,
                 wait,
                 tries,
             } => {
                 // A number that says the kind.
-                let skip = self.heads.len() % 2 != usize::from(vmalloc);
+                let skip = self.heads.len() % 2 != usize::from(single);
                 self.heads.extend(skip.then_some(None));
                 let nth = self.heads.len();
                 self.heads
@@ -363,7 +363,7 @@ impl Run {
                 self.world.memory.set(memory);
                 if listed > 0 && nth % 2 == 0 && !memory && model.spares == 0 {
                     let nth = model.listed[nth % listed];
-                    if model.open[usize::from(is_vmalloc(nth))].is_empty() {
+                    if model.open[usize::from(is_single(nth))].is_empty() {
                         // The head tells.
                         model.starved = true;
                         let pushed = self.push(nth, true, 0);
@@ -499,7 +499,7 @@ pub fn check(what: &str) -> Result<(), String> {
 /// old.
 pub fn check_long_list(what: &str) -> Result<(), String> {
     let push = Op::Push {
-        vmalloc: false,
+        single: false,
         head: true,
         memory: false,
         wait: true,

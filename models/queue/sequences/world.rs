@@ -128,7 +128,7 @@ unsafe impl Platform for World {
             if !self.freed.borrow_mut().insert(nth) {
                 self.complain(format!("{nth} freed twice"));
             }
-            if kind.is_some_and(|kind| (kind == Kind::Vmalloc) != is_vmalloc(nth)) {
+            if kind.is_some_and(|kind| (kind == Kind::Single) != is_single(nth)) {
                 self.complain(format!("{nth} freed as {kind:?}"));
             }
         }
@@ -136,7 +136,7 @@ unsafe impl Platform for World {
 }
 
 /// Of which kind an object is shows in its number.
-fn is_vmalloc(nth: usize) -> bool {
+fn is_single(nth: usize) -> bool {
     nth % 2 == 1
 }
 

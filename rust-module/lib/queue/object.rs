@@ -90,7 +90,7 @@ unsafe impl Reclaimable for Kmalloc {
 unsafe impl Reclaimable for Vmalloc {
     #[inline]
     fn object(address: NonNull<c_void>) -> (Object, Kind) {
-        (address, Kind::Vmalloc)
+        (address, Kind::Single)
     }
 }
 
@@ -100,7 +100,7 @@ unsafe impl Reclaimable for KVmalloc {
     fn object(address: NonNull<c_void>) -> (Object, Kind) {
         // SAFETY: Only looks at the address.
         match unsafe { bindings::is_vmalloc_addr(address.as_ptr()) } {
-            true => (address, Kind::Vmalloc),
+            true => (address, Kind::Single),
             false => (address, Kind::Slab),
         }
     }
@@ -110,7 +110,7 @@ unsafe impl Reclaimable for KVmalloc {
 unsafe impl Reclaimable for NoLocks {
     #[inline]
     fn object(address: NonNull<c_void>) -> (Object, Kind) {
-        (address.map_addr(|addr| addr | PAGE), Kind::Vmalloc)
+        (address.map_addr(|addr| addr | PAGE), Kind::Single)
     }
 }
 

@@ -171,10 +171,10 @@ pub type Object = NonNull<c_void>;
 /// Objects that are freed in bulk together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// For `kfree()`.
+    /// For `kfree()`, many at a time.
     Slab,
-    /// For `vfree()`.
-    Vmalloc,
+    /// What is freed one by one: of `vmalloc()`, or a page.
+    Single,
 }
 
 impl Kind {
@@ -645,7 +645,7 @@ impl<P: Platform> Shard<P> {
 
         self.counts.drains += 1;
         if is_due {
-            for kind in [Kind::Slab, Kind::Vmalloc] {
+            for kind in [Kind::Slab, Kind::Single] {
                 self.counts.aged += u64::from(self.seal(platform, kind));
             }
         }
