@@ -50,7 +50,7 @@ use kernel::{
     reason = "a lock class is empty without lockdep; only pointers cross"
 )]
 extern "C" {
-    fn nolocks_raw_spin_lock_init(
+    pub(crate) fn nolocks_raw_spin_lock_init(
         lock: *mut bindings::raw_spinlock_t,
         name: *const c_char,
         key: *mut bindings::lock_class_key,

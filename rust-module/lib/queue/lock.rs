@@ -20,18 +20,12 @@ use kernel::{
 };
 
 use super::shard;
-use crate::nolocks::raw_spin_lock::Held;
+use crate::nolocks::raw_spin_lock::{
+    nolocks_raw_spin_lock_init,
+    Held, //
+};
 
-#[allow(
-    improper_ctypes,
-    reason = "a lock class is empty without lockdep; only pointers cross"
-)]
 extern "C" {
-    fn nolocks_raw_spin_lock_init(
-        lock: *mut bindings::raw_spinlock_t,
-        name: *const c_char,
-        key: *mut bindings::lock_class_key,
-    );
     fn nolocks_raw_spin_lock_irqsave(lock: *mut bindings::raw_spinlock_t) -> c_ulong;
     fn nolocks_raw_spin_trylock_irqsave(lock: *mut bindings::raw_spinlock_t) -> Tried;
     fn nolocks_raw_spin_unlock_irqrestore(lock: *mut bindings::raw_spinlock_t, flags: c_ulong);
