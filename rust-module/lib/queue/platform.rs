@@ -160,7 +160,7 @@ impl<R: Policy> Deref for BlockPage<R> {
 
     #[inline]
     fn deref(&self) -> &Self::Target {
-        // SAFETY: By the invariant.
+        // SAFETY: By the invariant the block is initialised, and ours as long as its page.
         unsafe { self.block.as_ref() }
     }
 }
@@ -168,7 +168,7 @@ impl<R: Policy> Deref for BlockPage<R> {
 impl<R: Policy> DerefMut for BlockPage<R> {
     #[inline]
     fn deref_mut(&mut self) -> &mut Self::Target {
-        // SAFETY: By the invariant.
+        // SAFETY: By the invariant the block is initialised, and nobody else's.
         unsafe { self.block.as_mut() }
     }
 }
@@ -389,21 +389,21 @@ impl<R: Policy> Local<R> {
 
 impl<R: Policy> Works for Local<R> {
     fn drain_in(&self, ticks: usize) {
-        // SAFETY: Both are valid, and waited for in `stop()`.
+        // SAFETY: The work was initialised in `init()` and is waited for in `stop()`; the workqueue outlives it.
         unsafe {
             bindings::queue_delayed_work_on(ANY_CPU, self.workqueue, self.delayed_work.get(), ticks)
         };
     }
 
     fn drain_now(&self) {
-        // SAFETY: As above.
+        // SAFETY: The work was initialised in `init()` and is waited for in `stop()`; the workqueue outlives it.
         unsafe {
             bindings::mod_delayed_work_on(ANY_CPU, self.workqueue, self.delayed_work.get(), 0)
         };
     }
 
     fn drain_after_grace_period(&self) {
-        // SAFETY: As above.
+        // SAFETY: The work was initialised in `init()` and is waited for in `stop()`; the workqueue outlives it.
         unsafe { bindings::queue_rcu_work(self.workqueue, self.rcu_work.get()) };
     }
 
@@ -413,7 +413,7 @@ impl<R: Policy> Works for Local<R> {
             true => unsafe { bindings::system_dfl_wq },
             false => self.workqueue,
         };
-        // SAFETY: As above.
+        // SAFETY: The work was initialised in `init()` and is waited for in `stop()`; both workqueues outlive it.
         unsafe { bindings::queue_work_on(ANY_CPU, workqueue, self.reclaim_work.get()) };
     }
 
