@@ -23,7 +23,7 @@ extern "C" {
 ///
 /// # Invariants
 ///
-/// `0` pages are registered with `page_slots_register()` and nobody else takes that back.
+/// `self.0` pages are registered with `page_slots_register()` and nobody else takes that back.
 #[must_use = "the slots are given up with the claim"]
 pub struct PageSlots(u32);
 

@@ -301,7 +301,8 @@ pub type DropQueue<T> = Queue<Destroy<T>>;
 /// [`push()`](Self::push) and [`push_headless()`](Self::push_headless) may be called in task, softirq
 /// and hard interrupt context and under any lock, raw spinlocks, `current->pi_lock` and runqueue
 /// locks included, with interrupts enabled or not, on every preemption model, as long as RCU is
-/// watching. In NMI only [`try_push()`](Self::try_push) may be. All else is for tasks that may sleep.
+/// watching, and so may [`flush()`](Self::flush). In NMI only [`try_push()`](Self::try_push) may be.
+/// [`stats()`](Self::stats) and [`backlog()`](Self::backlog) are for tasks, all else is for those that may sleep.
 ///
 /// Dropping the queue waits until all objects are freed, unless a destructor of one of them does it. A
 /// module must not leak its queue, because the queue's workers run the module's code.
@@ -340,6 +341,18 @@ impl<R: Policy> Drop for Queue<R> {
 
 impl<R: Policy> Queue<R> {
     /// Creates a queue. In debugfs, `name/stats` shows what it does.
+    ///
+    /// That costs a workqueue with its rescuer thread, a shrinker, a few of the page slots that all users of a
+    /// CPU share, and for each CPU a shard and up to six pages: one queue for a driver, not one for each device.
+    /// Without slots or debugfs it does without.
+    ///
+    /// # Contexts
+    ///
+    /// A task that may sleep.
+    ///
+    /// # Errors
+    ///
+    /// [`ENOMEM`].
     pub fn new(name: &CStr) -> Result<Self> {
         R::step()?;
         let shards = KBox::pin_init(
