@@ -143,79 +143,47 @@ pub unsafe trait Owned: Sized {
     fn object(address: NonNull<c_void>) -> (Object, Kind);
 }
 
-// SAFETY: A box of a value that has a size owns memory of its allocator. It carries no promise that the
-// value is not aliased, as the kernel crate's says.
-unsafe impl<T, A: Reclaimable> Owned for Box<T, A> {
-    type Value = T;
+macro_rules! impl_owned_by_boxes {
+    ($($owner:ty, of $value:ty: $address:ident;)*) => {$(
+        // SAFETY: A box, pinned or not, owns memory of its allocator unless the value has no size. It carries
+        // no promise that the value is not aliased, as the kernel crate's says.
+        unsafe impl<T, A: Reclaimable> Owned for $owner {
+            type Value = $value;
 
-    #[inline]
-    fn address(&self) -> Option<NonNull<c_void>> {
-        const {
-            core::assert!(
-                size_of::<T>() != 0,
-                "an object of no size has no memory to free"
-            )
-        };
-        // SAFETY: `Box` is transparent, and so is `Pin`. No reference is made, which readers would mind.
-        Some(unsafe { core::ptr::from_ref(self).cast::<NonNull<c_void>>().read() })
-    }
+            #[inline]
+            fn address(&self) -> Option<NonNull<c_void>> {
+                // SAFETY: `Box` is transparent, and so is `Pin`. No reference is made, which readers would mind.
+                $address(unsafe { core::ptr::from_ref(self).cast::<NonNull<$value>>().read() })
+            }
 
-    #[inline]
-    fn object(address: NonNull<c_void>) -> (Object, Kind) {
-        A::object(address)
-    }
+            #[inline]
+            fn object(address: NonNull<c_void>) -> (Object, Kind) {
+                A::object(address)
+            }
+        }
+    )*};
 }
 
-// SAFETY: As the box that is pinned.
-unsafe impl<T, A: Reclaimable> Owned for Pin<Box<T, A>> {
-    type Value = T;
-
-    #[inline]
-    fn address(&self) -> Option<NonNull<c_void>> {
-        const {
-            core::assert!(
-                size_of::<T>() != 0,
-                "an object of no size has no memory to free"
-            )
-        };
-        // SAFETY: `Box` is transparent, and so is `Pin`. No reference is made, which readers would mind.
-        Some(unsafe { core::ptr::from_ref(self).cast::<NonNull<c_void>>().read() })
-    }
-
-    #[inline]
-    fn object(address: NonNull<c_void>) -> (Object, Kind) {
-        A::object(address)
-    }
+impl_owned_by_boxes! {
+    Box<T, A>, of T: value_address;
+    Pin<Box<T, A>>, of T: value_address;
+    Box<[T], A>, of [T]: slice_address;
+    Pin<Box<[T], A>>, of [T]: slice_address;
 }
 
-// SAFETY: A box owns memory of its allocator unless the value has no size.
-unsafe impl<T, A: Reclaimable> Owned for Box<[T], A> {
-    type Value = [T];
-
-    fn address(&self) -> Option<NonNull<c_void>> {
-        // SAFETY: `Box` is transparent, and so is `Pin`. No reference is made, which readers would mind.
-        let slice = unsafe { core::ptr::from_ref(self).cast::<NonNull<[T]>>().read() };
-        (size_of::<T>() != 0 && !slice.is_empty()).then(|| slice.cast())
-    }
-
-    fn object(address: NonNull<c_void>) -> (Object, Kind) {
-        A::object(address)
-    }
+#[inline]
+fn value_address<T>(value: NonNull<T>) -> Option<NonNull<c_void>> {
+    const {
+        core::assert!(
+            size_of::<T>() != 0,
+            "an object of no size has no memory to free"
+        )
+    };
+    Some(value.cast())
 }
 
-// SAFETY: As the box that is pinned.
-unsafe impl<T, A: Reclaimable> Owned for Pin<Box<[T], A>> {
-    type Value = [T];
-
-    fn address(&self) -> Option<NonNull<c_void>> {
-        // SAFETY: `Box` is transparent, and so is `Pin`. No reference is made, which readers would mind.
-        let slice = unsafe { core::ptr::from_ref(self).cast::<NonNull<[T]>>().read() };
-        (size_of::<T>() != 0 && !slice.is_empty()).then(|| slice.cast())
-    }
-
-    fn object(address: NonNull<c_void>) -> (Object, Kind) {
-        A::object(address)
-    }
+fn slice_address<T>(slice: NonNull<[T]>) -> Option<NonNull<c_void>> {
+    (size_of::<T>() != 0 && !slice.is_empty()).then(|| slice.cast())
 }
 
 // SAFETY: A vector owns memory of its allocator, unless it has room for nothing or its elements have
