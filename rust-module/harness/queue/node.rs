@@ -39,6 +39,8 @@ pub(crate) static PUSHED: Atomic<u64> = Atomic::new(0);
 pub(crate) static RETURNED: Atomic<u64> = Atomic::new(0);
 /// Objects that a queue has freed.
 pub(crate) static FREED: Atomic<u64> = Atomic::new(0);
+/// The same by the CPU that has made them.
+pub(crate) static FREED_OF: [Atomic<u64>; 64] = [const { Atomic::new(0) }; 64];
 /// Objects that had been freed already when they were freed.
 pub(crate) static CORRUPT: Atomic<u64> = Atomic::new(0);
 
@@ -69,6 +71,7 @@ impl Origin {
 pub(crate) struct Node {
     head: BulkHead,
     mark: Atomic<u64>,
+    cpu: usize,
 }
 
 impl_has_bulk_head! {
@@ -82,6 +85,8 @@ impl Node {
         Self {
             head: BulkHead::new(),
             mark: Atomic::new(NEXT.fetch_add(1, Relaxed)),
+            // SAFETY: Only reads a number.
+            cpu: unsafe { bindings::raw_smp_processor_id() as usize },
         }
     }
 
@@ -279,6 +284,7 @@ unsafe impl Policy for Watched {
             CORRUPT.add(1, Relaxed);
         }
         FREED.add(1, Relaxed);
+        FREED_OF[node.cpu % FREED_OF.len()].add(1, Relaxed);
     }
 }
 
