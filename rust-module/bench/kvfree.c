@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * What an object costs that is given to kvfree_rcu() and its kin: to queue it,
- * and all that is done until it is free. C, and nothing that mainline lacks, so
+ * What an object costs, and one that is given to kvfree_rcu() and its kin: to queue
+ * it, and all that is done until it is free. C, and nothing that mainline lacks, so
  * that the same source runs on the tree with the series and on the one without.
  */
 #include <linux/module.h>
@@ -37,6 +37,33 @@ static void *nolocks_vmalloc(void)
 	return vmalloc(sizeof(struct nolocks_object));
 }
 
+static int nolocks_alloc_all(unsigned int nr, void *(*alloc)(void))
+{
+	for (unsigned int i = 0; i < nr; i++) {
+		nolocks_objects[i] = alloc();
+		if (!nolocks_objects[i]) {
+			while (i)
+				kvfree(nolocks_objects[--i]);
+			return -ENOMEM;
+		}
+	}
+	return 0;
+}
+
+/* One after the other, and a row of them, which needs new slabs. */
+static void nolocks_bench_kmalloc(void)
+{
+	u64 pair = NOLOCKS_BEST(ROUNDS, OPS, kfree(nolocks_kmalloc()));
+	u64 row = NOLOCKS_BEST(ROUNDS, 1, ({
+		if (!nolocks_alloc_all(OPS, nolocks_kmalloc))
+			for (unsigned int i = 0; i < OPS; i++)
+				kfree(nolocks_objects[i]);
+	}));
+
+	NOLOCKS_PRINT("kmalloc_64", OPS, pair);
+	NOLOCKS_PRINT("kmalloc_64_row", OPS, row);
+}
+
 static u64 nolocks_kfree_rcu(unsigned int nr)
 {
 	return NOLOCKS_BEST(1, nr, kfree_rcu(nolocks_objects[op], rcu));
@@ -50,19 +77,6 @@ static u64 nolocks_kfree_rcu_mightsleep(unsigned int nr)
 static u64 nolocks_kfree_rcu_nolock(unsigned int nr)
 {
 	return NOLOCKS_BEST(1, nr, kfree_rcu_nolock(nolocks_objects[op], rcu));
-}
-
-static int nolocks_alloc_all(unsigned int nr, void *(*alloc)(void))
-{
-	for (unsigned int i = 0; i < nr; i++) {
-		nolocks_objects[i] = alloc();
-		if (!nolocks_objects[i]) {
-			while (i)
-				kvfree(nolocks_objects[--i]);
-			return -ENOMEM;
-		}
-	}
-	return 0;
 }
 
 static int nolocks_bench_queueing(const char *name, void *(*alloc)(void),
@@ -118,6 +132,7 @@ static int __init nolocks_bench_init(void)
 	if (!nolocks_barrier)
 		return -ENOENT;
 	nolocks_before_workers();
+	nolocks_bench_kmalloc();
 	err = nolocks_bench_queueing("kfree_rcu", nolocks_kmalloc,
 				     nolocks_kfree_rcu) ?:
 	      nolocks_bench_queueing("kfree_rcu_mightsleep", nolocks_kmalloc,

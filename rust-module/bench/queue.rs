@@ -6,13 +6,6 @@
 //! Under QEMU's `-icount shift=0` each nanosecond is one instruction.
 
 use kernel::{
-    alloc::{
-        allocator::{
-            Kmalloc,
-            Vmalloc, //
-        },
-        Box, //
-    },
     error::to_result,
     prelude::*,
     time::{
@@ -30,9 +23,12 @@ pub mod queue;
 
 use queue::{
     impl_has_bulk_head,
+    memory::page_mightsleep,
     BulkHead,
     BulkQueue,
-    Reclaimable,
+    DropQueue,
+    Policy,
+    Queue,
     Retired, //
 };
 
@@ -74,15 +70,38 @@ impl_has_bulk_head! {
     impl HasBulkHead for Object { self._head }
 }
 
-fn objects<A: Reclaimable>(nr: usize) -> Result<KVVec<Box<Object, A>>> {
+impl Object {
+    fn new() -> Self {
+        Self {
+            _head: BulkHead::new(),
+            _rest: [0; SIZE - size_of::<BulkHead>()],
+        }
+    }
+
+    fn boxed() -> Result<KBox<Self>> {
+        Ok(KBox::new(Self::new(), GFP_KERNEL)?)
+    }
+}
+
+/// As large, and with a destructor.
+struct Dropped {
+    _head: BulkHead,
+    _rest: [u8; SIZE - size_of::<BulkHead>()],
+}
+
+impl_has_bulk_head! {
+    impl HasBulkHead for Dropped { self._head }
+}
+
+impl Drop for Dropped {
+    fn drop(&mut self) {}
+}
+
+fn objects<O>(nr: usize, make: impl Fn() -> Result<O>) -> Result<KVVec<O>> {
     let mut objects = KVVec::with_capacity(nr, GFP_KERNEL)?;
 
     for _ in 0..nr {
-        let object = Object {
-            _head: BulkHead::new(),
-            _rest: [0; SIZE - size_of::<BulkHead>()],
-        };
-        objects.push(Box::new(object, GFP_KERNEL)?, GFP_KERNEL)?;
+        objects.push(make()?, GFP_KERNEL)?;
     }
     Ok(objects)
 }
@@ -98,21 +117,22 @@ fn least(mut round: impl FnMut() -> Result<u64>) -> Result<u64> {
 }
 
 /// Has `push_these` time the pushes of [`OPS`] objects, and gdb step through those of [`STEPPED`].
-fn bench<A: Reclaimable>(
-    queue: &BulkQueue,
+fn bench<R: Policy, O>(
+    queue: &Queue<R>,
     name: &'static CStr,
-    push_these: impl Fn(KVVec<Box<Object, A>>) -> Result<u64>,
+    make: impl Fn() -> Result<O>,
+    push_these: impl Fn(KVVec<O>) -> Result<u64>,
 ) -> Result {
     let ns = least(|| {
-        let took = push_these(objects(OPS)?)?;
+        let took = push_these(objects(OPS, &make)?)?;
         queue.barrier();
         Ok(took)
     })?;
     pr_info!("# bench: op={name} ops={OPS} ns={ns}\n");
 
     // Once before, because the first push has more to do than the others.
-    push_these(objects(STEPPED)?)?;
-    let stepped = objects(STEPPED)?;
+    push_these(objects(STEPPED, &make)?)?;
+    let stepped = objects(STEPPED, &make)?;
     // SAFETY: The name is a string, and the module is being loaded.
     unsafe { nolocks_begin_profile(name.as_char_ptr(), STEPPED as c_uint) };
     push_these(stepped)?;
@@ -124,10 +144,7 @@ fn bench<A: Reclaimable>(
 
 // Never inlined, so that it has a name in the profile.
 #[inline(never)]
-fn push_each<A: Reclaimable>(
-    objects: KVVec<Box<Object, A>>,
-    mut push: impl FnMut(Box<Object, A>) -> Result,
-) -> Result<u64> {
+fn push_each<O>(objects: KVVec<O>, mut push: impl FnMut(O) -> Result) -> Result<u64> {
     let start = Instant::<Monotonic>::now();
 
     for object in objects {
@@ -150,7 +167,7 @@ fn push_all(queue: &BulkQueue, objects: &mut KVVec<KBox<Object>>) {
 
 /// All that is done from the first of `nr` objects on until all are free.
 fn push_to_free(queue: &BulkQueue, nr: usize) -> Result<u64> {
-    let mut objects = objects::<Kmalloc>(nr)?;
+    let mut objects = objects(nr, Object::boxed)?;
     // SAFETY: The filler was started.
     let begin = unsafe { nolocks_busy_ns() };
 
@@ -168,26 +185,57 @@ impl kernel::Module for Bench {
 
         // SAFETY: The current task is the one that loads the module, and may sleep.
         unsafe { nolocks_before_workers() };
-        bench(&queue, c"push", |mut objects| {
+        bench(&queue, c"push", Object::boxed, |mut objects| {
             let start = Instant::<Monotonic>::now();
 
             push_all(&queue, &mut objects);
             Ok(start.elapsed().as_nanos() as u64)
         })?;
-        bench::<Vmalloc>(&queue, c"push_vmalloc", |objects| {
+        let in_vmalloc = || Ok(VBox::new(Object::new(), GFP_KERNEL)?);
+        bench(&queue, c"push_vmalloc", in_vmalloc, |objects| {
             push_each(objects, |object| {
                 queue.push(object);
                 Ok(())
             })
         })?;
-        bench::<Kmalloc>(&queue, c"push_headless", |objects| {
+        bench(&queue, c"push_headless", Object::boxed, |objects| {
             push_each(objects, |object| {
                 queue.push_headless(object).map_err(came_back)
             })
         })?;
-        bench::<Kmalloc>(&queue, c"try_push", |objects| {
+        bench(&queue, c"push_mightsleep", Object::boxed, |objects| {
+            push_each(objects, |object| {
+                queue.push_mightsleep(object);
+                Ok(())
+            })
+        })?;
+        bench(&queue, c"try_push", Object::boxed, |objects| {
             push_each(objects, |object| queue.try_push(object).map_err(came_back))
         })?;
+        let vector = || Ok(KVec::from_elem(0u8, SIZE, GFP_KERNEL)?);
+        bench(&queue, c"push_headless_vector", vector, |objects| {
+            push_each(objects, |object| {
+                queue.push_headless(object).map_err(came_back)
+            })
+        })?;
+        let page = || page_mightsleep().ok_or(ENOMEM);
+        bench(&queue, c"push_headless_page", page, |objects| {
+            push_each(objects, |object| {
+                queue.push_headless(object).map_err(came_back)
+            })
+        })?;
+        let drops = DropQueue::new(c"nolocks_bench_drop_queue")?;
+        let dropped = || {
+            let Object { _head, _rest } = Object::new();
+            Ok(KBox::new(Dropped { _head, _rest }, GFP_KERNEL)?)
+        };
+        bench(&drops, c"drop_queue_push", dropped, |objects| {
+            push_each(objects, |object| {
+                drops.push(object);
+                Ok(())
+            })
+        })?;
+        drop(drops);
 
         // SAFETY: As above.
         unsafe { nolocks_behind_workers() };

@@ -23,9 +23,14 @@ static struct page *nolocks_alloc(void)
 }
 
 /* Zeroes the page, and falls back to the slots. */
-static struct page *nolocks_alloc_zeroed(void)
+static struct page *nolocks_alloc_nolock(void)
 {
 	return alloc_pages_nolock(0, NUMA_NO_NODE, 0);
+}
+
+static struct page *nolocks_alloc_zeroed(void)
+{
+	return alloc_page(__GFP_NO_LOCKS | __GFP_ZERO);
 }
 
 static struct page *nolocks_alloc_nowait(void)
@@ -75,7 +80,7 @@ static void nolocks_no_locks(void)
 
 static void nolocks_nolock(void)
 {
-	nolocks_time_bursts(&nolocks_bursts, nolocks_alloc_zeroed);
+	nolocks_time_bursts(&nolocks_bursts, nolocks_alloc_nolock);
 }
 
 static void nolocks_nowait(void)
@@ -151,11 +156,12 @@ static void nolocks_print_bursts(const char *api, const char *where,
 	}
 }
 
-/* Takes all that there is. */
-static unsigned int nolocks_take_all(void)
+/*
+ * Takes all that there is beside the @n that were taken before, and returns how many
+ * these are then: where there is nothing, that is one call that fails.
+ */
+static __always_inline unsigned int nolocks_take(unsigned int n)
 {
-	unsigned int n = 0;
-
 	while (n < NOLOCKS_ROOM && (nolocks_pages[n] = nolocks_alloc()))
 		n++;
 	return n;
@@ -165,6 +171,23 @@ static void nolocks_free_all(unsigned int n)
 {
 	while (n)
 		__free_page(nolocks_pages[--n]);
+}
+
+/* Nobody has registered. In a task PREEMPT_RT tries the lists before it fails, too. */
+static void nolocks_bench_failing_unregistered(void)
+{
+	unsigned int n = nolocks_take(0);
+	u64 in_task, irqs_off;
+
+	/* Once more if somebody has freed a page to the lists meanwhile. */
+	in_task = NOLOCKS_BEST(ROUNDS, OPS, n = nolocks_take(n));
+	scoped_guard(irqsave) {
+		n = nolocks_take(n);
+		irqs_off = NOLOCKS_BEST(ROUNDS, OPS, nolocks_alloc());
+	}
+	nolocks_free_all(n);
+	NOLOCKS_PRINT("no_locks_failing_in_task", OPS, in_task - nolocks_loop);
+	NOLOCKS_PRINT("no_locks_failing_unregistered", OPS, irqs_off - nolocks_loop);
 }
 
 /*
@@ -177,7 +200,10 @@ static void nolocks_profile_preempt_off(void)
 
 	guard(preempt)();
 	NOLOCKS_PROFILE("no_locks_irqs_off", NOLOCKS_FREE(nolocks_alloc()));
-	n = nolocks_take_all();
+	NOLOCKS_PROFILE("no_locks_zero_irqs_off", NOLOCKS_FREE(nolocks_alloc_zeroed()));
+	NOLOCKS_PROFILE("alloc_pages_nolock_irqs_off",
+			NOLOCKS_FREE(nolocks_alloc_nolock()));
+	n = nolocks_take(0);
 	NOLOCKS_PROFILE("no_locks_failing", nolocks_alloc());
 	nolocks_free_all(n);
 }
@@ -187,19 +213,24 @@ static void nolocks_bench_irqs_off(void)
 {
 	unsigned long flags;
 	unsigned int n;
-	u64 pair, row, fail;
+	u64 pair, row, zero, nolock, fail;
 
 	local_irq_save(flags);
 	pair = NOLOCKS_BEST(ROUNDS, DEPTH / 2, NOLOCKS_FREE(nolocks_alloc()));
 	row = NOLOCKS_BEST(ROUNDS, 1,
 			   NOLOCKS_ROW(DEPTH / 2, nolocks_alloc(), NOLOCKS_FREE));
-	n = nolocks_take_all();
+	zero = NOLOCKS_BEST(ROUNDS, DEPTH / 2, NOLOCKS_FREE(nolocks_alloc_zeroed()));
+	nolock = NOLOCKS_BEST(ROUNDS, DEPTH / 2,
+			      NOLOCKS_FREE(nolocks_alloc_nolock()));
+	n = nolocks_take(0);
 	fail = NOLOCKS_BEST(ROUNDS, OPS, nolocks_alloc());
 	local_irq_restore(flags);
 	nolocks_free_all(n);
 
 	NOLOCKS_PRINT("no_locks_irqs_off", DEPTH / 2, pair);
 	NOLOCKS_PRINT("no_locks_irqs_off_row", DEPTH / 2, row);
+	NOLOCKS_PRINT("no_locks_zero_irqs_off", DEPTH / 2, zero);
+	NOLOCKS_PRINT("alloc_pages_nolock_irqs_off", DEPTH / 2, nolock);
 	NOLOCKS_PRINT("no_locks_failing", OPS, fail - nolocks_loop);
 }
 
@@ -269,15 +300,14 @@ int nolocks_bench_slots(void)
 		return -EBUSY;
 	}
 	NOLOCKS_BENCH("no_locks", __free_page(nolocks_alloc()));
-	NOLOCKS_BENCH("no_locks_zero",
-		      __free_page(alloc_page(__GFP_NO_LOCKS | __GFP_ZERO)));
-	NOLOCKS_PROFILE("no_locks_zero",
-			__free_page(alloc_page(__GFP_NO_LOCKS | __GFP_ZERO)));
+	NOLOCKS_BENCH("no_locks_zero", __free_page(nolocks_alloc_zeroed()));
+	NOLOCKS_PROFILE("no_locks_zero", __free_page(nolocks_alloc_zeroed()));
 	NOLOCKS_BENCH("no_locks_free_nolock", NOLOCKS_FREE(nolocks_alloc()));
 	NOLOCKS_PROFILE("no_locks_free_nolock", NOLOCKS_FREE(nolocks_alloc()));
 	nolocks_print_bursts("nowait", "task", nolocks_nowait, nolocks_in_task);
 	nolocks_print_bursts("no_locks", "task", nolocks_no_locks, nolocks_in_task);
 	nolocks_print_bursts("nolock", "task", nolocks_nolock, nolocks_in_task);
+	nolocks_bench_failing_unregistered();
 
 	granted = page_slots_register(DEPTH);
 	if (granted < 0)
