@@ -22,6 +22,14 @@ pub struct Share {
 /// By the case that asked.
 pub type Shares = BTreeMap<String, Share>;
 
+/// How long pages were away that were freed beside a CPU that takes no part.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Absence {
+    pub beside: String,
+    /// Nothing if they never came back.
+    pub ms: Option<u64>,
+}
+
 /// All that was counted of one kernel.
 #[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Counted {
@@ -38,6 +46,8 @@ pub struct Counted {
     pub profile: Profile,
     #[serde(default, skip_serializing_if = "Shares::is_empty")]
     pub shares: Shares,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absences: Vec<Absence>,
 }
 
 /// Pages taken one after the other, and then freed.

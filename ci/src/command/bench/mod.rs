@@ -77,6 +77,7 @@ impl Machine {
         let mut all = tables::tables(before, after, is_rt(&self.lane));
         if !after.shares.is_empty() {
             all.push(open_loop::rows(&after.shares));
+            all.push(open_loop::absences(&after.absences));
         }
         all
     }
@@ -367,8 +368,17 @@ fn count(cache: &Cache, built: Built, tally: &mut Tally) -> Result<Side> {
     if has_open_loop(with, &lane) {
         let facts = open_loop::boot(cache, &ready)?;
         counted.shares = open_loop::read(&facts)?;
+        counted.absences = open_loop::read_absences(&facts)?;
         let name = format!("{}: open loop", lane.name);
         tally.take(&judge_boot_with_case(&name, &facts, STRESS));
+        tally.check(
+            &format!("{name}: each case gets what it asks for"),
+            open_loop::check(&counted.shares),
+        )?;
+        tally.check(
+            &format!("{name}: pages are back soon beside a CPU that takes no part"),
+            open_loop::check_absences(&counted.absences),
+        )?;
     }
     counted.profile = profile("profile", &ready, &[PAGES])?;
     counted.profile.extend(queue);
