@@ -91,6 +91,21 @@ const ROWS: &[Row] = &[
     ),
     ("a call that fails", &[(With, "no_locks_failing")]),
     (
+        "the same while nobody has registered",
+        &[(With, "no_locks_failing_unregistered")],
+    ),
+    (
+        "`__GFP_ZERO` with interrupts disabled; `alloc_pages_nolock()` there",
+        &[
+            (With, "no_locks_zero_irqs_off"),
+            (With, "alloc_pages_nolock_irqs_off"),
+        ],
+    ),
+    (
+        "`kmalloc()` and `kfree()` of 64 bytes, without the series; with it",
+        &[(Without, "kmalloc_64"), (With, "kmalloc_64")],
+    ),
+    (
         "`kfree_rcu()` of mainline; with the series",
         &[(Without, "kfree_rcu"), (With, "kfree_rcu")],
     ),
@@ -110,6 +125,14 @@ const ROWS: &[Row] = &[
         &[(With, "push_headless"), (With, "kfree_rcu_mightsleep")],
     ),
     (
+        "`push_mightsleep(box)`; `push(box)` to a `DropQueue`",
+        &[(With, "push_mightsleep"), (With, "drop_queue_push")],
+    ),
+    (
+        "`push_headless()` of a vector; of a page",
+        &[(With, "push_headless_vector"), (With, "push_headless_page")],
+    ),
+    (
         "`try_push(box)`; `kfree_rcu_nolock()`",
         &[(With, "try_push"), (With, "kfree_rcu_nolock")],
     ),
@@ -119,7 +142,7 @@ const ROWS: &[Row] = &[
     ),
 ];
 
-/// README's table.
+/// README's table, without the rows that no machine has counted.
 pub fn summary(committed: &Committed) -> String {
     let cell = |counts: &Counts, op: &str| match counts.get(op) {
         Some(n) => format!("{n:.0}"),
@@ -127,8 +150,16 @@ pub fn summary(committed: &Committed) -> String {
     };
     let names = committed.machines.keys().cloned();
     let header: Vec<String> = [String::new()].into_iter().chain(names).collect();
+    let is_counted = |(_, shown): &&Row| {
+        let mut machines = committed.machines.values();
+        machines.any(|sides| {
+            let mut ops = shown.iter().map(|(_, op)| *op);
+            ops.any(|op| sides.without.ops.contains_key(op) || sides.with.ops.contains_key(op))
+        })
+    };
     let rows: Vec<Vec<String>> = ROWS
         .iter()
+        .filter(is_counted)
         .map(|(name, shown)| {
             let machines = committed.machines.values().map(|sides| {
                 let cells = shown.iter().map(|(side, op)| match side {
@@ -209,6 +240,8 @@ mod tests {
         assert!(gone[0].contains("pop was counted only now"), "{gone:?}");
         assert!(gone[1].contains("push was counted only then"), "{gone:?}");
         assert_eq!(old.moved("n", &same, &same).len(), 1);
-        assert!(summary(&old).contains("| 100; – |"));
+        let summary = summary(&old);
+        assert!(summary.contains("| 100; – |"));
+        assert!(!summary.contains("kfree_rcu()"), "none was counted");
     }
 }

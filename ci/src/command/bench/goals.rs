@@ -31,8 +31,13 @@ pub const GOALS: &[Goal] = &[
     },
     goal("no_locks_failing", 1.0, "no_locks_free_nolock"),
     goal("no_locks_zero", 1.0, "alloc_pages_nolock"),
+    goal("no_locks_zero_irqs_off", 1.0, "alloc_pages_nolock_irqs_off"),
+    goal("no_locks_failing_in_task", 1.0, "no_locks_free_nolock"),
+    goal("no_locks_failing_unregistered", 1.0, "no_locks_free_nolock"),
     goal("push", 0.5, "kfree_rcu"),
     goal("push_headless", 0.5, "kfree_rcu_mightsleep"),
+    goal("push_mightsleep", 0.5, "kfree_rcu_mightsleep"),
+    goal("drop_queue_push", 0.5, "kfree_rcu"),
     goal("try_push", 0.5, "kfree_rcu_nolock"),
     goal("push_vmalloc", 0.5, "kvfree_rcu_vmalloc"),
     goal("push_to_free", 0.8, "kfree_rcu_to_free"),
@@ -64,6 +69,9 @@ const PRICES: &[(&str, f64, f64)] = &[
     // It has no list, where others gain what the look at the flag costs: 8 more on x86_64 PREEMPT_RT.
     ("gfp_kernel_order_4", 0.01, 0.0),
     ("gfp_", 0.0, 2.0),
+    // Of the row, what slabs there are to begin with differs from boot to boot.
+    ("kmalloc_64_row", 0.03, 0.0),
+    ("kmalloc_64", 0.0, 2.0),
     // Mainline's own is 144, 186 or 335: whether its worker has filled the cache in time, or objects are linked.
     ("kfree_rcu_to_free", 1.0, 0.0),
     // For each of its blocks, of some 500 objects, a page leaves a slot and another is asked for: about 1000

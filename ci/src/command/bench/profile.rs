@@ -27,6 +27,8 @@ const OPS: &[(&str, bool)] = &[
     ("no_locks_zero", false),
     ("no_locks_free_nolock", false),
     ("no_locks_irqs_off", false),
+    ("no_locks_zero_irqs_off", false),
+    ("alloc_pages_nolock_irqs_off", false),
     ("no_locks_failing", false),
 ];
 /// The queue's calls, each beside what it stands in for. With the series, as they are compared there.
@@ -35,6 +37,7 @@ const QUEUE_OPS: &[(&str, bool)] = &[
     ("push", false),
     ("kfree_rcu_mightsleep", false),
     ("push_headless", false),
+    ("push_mightsleep", false),
     ("kfree_rcu_nolock", false),
     ("try_push", false),
 ];
