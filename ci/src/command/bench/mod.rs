@@ -89,10 +89,13 @@ impl Machine {
         let tables = tables
             .iter()
             .map(|t| format!("\n{}", markdown(&t.header, &t.rows, t.left)));
+        let no_nmi = tables::say_no_nmi(&after.bursts);
+        let no_nmi = no_nmi.map(|why| format!("\n{why}\n"));
         format!(
-            "\n## {}\n{}\nConfigurations: {} without the series, {} with it.\n",
+            "\n## {}\n{}{}\nConfigurations: {} without the series, {} with it.\n",
             self.lane.about,
             tables.collect::<String>(),
+            no_nmi.unwrap_or_default(),
             self.before.stamp.config,
             self.after.stamp.config
         )
