@@ -200,6 +200,7 @@ impl Bench {
         self.freed::<MIDDLE>(10_000, false)?;
         self.freed::<MIDDLE>(100_000, false)?;
         self.freed::<MIDDLE>(1_000_000, !cfg!(CONFIG_SMP))?;
+        self.freed::<MIDDLE>(10_000_000, false)?;
         self.freed::<LARGE>(10_000, false)
     }
 
@@ -215,8 +216,7 @@ impl Bench {
         let mut watched =
             KVVec::<(*const u64, Instant<Monotonic>)>::with_capacity(TURNS, GFP_KERNEL)?;
 
-        // A thousand objects each time are a distribution already.
-        for _ in 0..self.pairs.div_ceil(3) {
+        for _ in 0..self.pairs {
             for api in Api::ALL {
                 let start = Instant::<Monotonic>::now();
                 let mut turn = 0;

@@ -2,6 +2,7 @@
 //! `docs/bench.json`: the counts that the repository shows, and README and the cover letter quote.
 
 use super::counts::{Counted, Counts};
+use super::native;
 use crate::base::cache::read_json;
 use crate::report::table::markdown;
 use serde::Deserialize;
@@ -15,6 +16,7 @@ const MOVED: f64 = 0.01;
 #[derive(Deserialize)]
 pub struct Committed {
     pub machines: BTreeMap<String, Sides>,
+    pub native: Option<native::Before>,
 }
 
 #[derive(Deserialize)]
@@ -177,12 +179,23 @@ pub fn summary(committed: &Committed) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::bench::counts::Burst;
+
+    fn committed() -> Committed {
+        let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        Committed::of(&checkout).expect("docs/bench.json")
+    }
 
     fn counted(op: &str, n: f64) -> Counted {
         Counted {
             ops: Counts::from([(op.to_owned(), n)]),
             ..Counted::default()
         }
+    }
+
+    #[test]
+    fn native_figures_are_there_to_be_compared_with() {
+        assert!(committed().native.is_some());
     }
 
     #[test]
@@ -220,6 +233,30 @@ mod tests {
     }
 
     #[test]
+    fn a_burst_in_an_nmi_costs_what_it_costs_in_a_hard_interrupt() {
+        let committed = committed();
+        let bursts = committed.machines.values().map(|m| &m.with.bursts);
+        let mut compared = 0;
+        for all in bursts {
+            for nmi in all.iter().filter(|b| b.place == "nmi") {
+                let is_same =
+                    |b: &&Burst| (&*b.place, &b.api, b.size) == ("hardirq", &nmi.api, nmi.size);
+                let hardirq = all.iter().find(is_same).unwrap();
+                assert!(
+                    (nmi.alloc - hardirq.alloc).abs() < 0.01 * hardirq.alloc,
+                    "{nmi:?}"
+                );
+                assert!(
+                    (nmi.free - hardirq.free).abs() < 0.01 * hardirq.free,
+                    "{nmi:?}"
+                );
+                compared += 1;
+            }
+        }
+        assert!(compared > 0);
+    }
+
+    #[test]
     fn a_count_that_moved_is_said() {
         let old = Committed {
             machines: BTreeMap::from([(
@@ -229,6 +266,7 @@ mod tests {
                     with: counted("push", 100.0),
                 },
             )]),
+            native: None,
         };
         let same = counted("push", 1.0);
         assert!(old.moved("m", &same, &counted("push", 101.0)).is_empty());

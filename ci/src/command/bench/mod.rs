@@ -161,23 +161,27 @@ pub fn run(job: &Job, machine: Option<&str>) -> Result<()> {
         println!("\n{}", table(shown.header, shown.rows, shown.left));
     }
     if let Some(committed) = Committed::of(&job.checkout) {
-        say_moved(&committed, &measured);
+        say_moved(&committed, &measured, native.as_ref());
     }
     write(job, &run, &measured, native.as_ref())?;
     println!("{}", tally.closing());
     tally.result()
 }
 
-fn say_moved(committed: &Committed, measured: &[Machine]) {
-    if measured.is_empty() {
+fn say_moved(committed: &Committed, measured: &[Machine], native: Option<&Native>) {
+    if measured.is_empty() && native.is_none() {
         return;
     }
-    let moved: Vec<String> = measured
+    let machines = measured
         .iter()
-        .flat_map(|m| committed.moved(&m.lane.name, &m.before.counted, &m.after.counted))
-        .collect();
+        .flat_map(|m| committed.moved(&m.lane.name, &m.before.counted, &m.after.counted));
+    let natively = native.zip(committed.native.as_ref());
+    let natively = natively
+        .map(|(new, old)| new.moved(old))
+        .unwrap_or_default();
+    let moved: Vec<String> = machines.chain(natively).collect();
     match moved.as_slice() {
-        [] => println!("no count is another than in {}", committed::JSON),
+        [] => println!("nothing is other than in {}", committed::JSON),
         moved => println!(
             "other than in {}:\n  {}",
             committed::JSON,

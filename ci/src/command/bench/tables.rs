@@ -119,7 +119,6 @@ pub fn say_no_nmi(bursts: &[Burst]) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::bench::committed::Committed;
     use crate::report::table::markdown;
 
     fn counted(ops: &[(&str, f64)]) -> Counted {
@@ -177,30 +176,5 @@ mod tests {
         assert!(why.contains("CONFIG_ARM64_PSEUDO_NMI"), "{why}");
         assert_eq!(say_no_nmi(&[burst("hardirq"), burst("nmi")]), None);
         assert_eq!(say_no_nmi(&[]), None);
-    }
-
-    #[test]
-    fn a_burst_in_an_nmi_costs_what_it_costs_in_a_hard_interrupt() {
-        let checkout = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let committed = Committed::of(&checkout).expect("docs/bench.json");
-        let bursts = committed.machines.values().map(|m| &m.with.bursts);
-        let mut compared = 0;
-        for all in bursts {
-            for nmi in all.iter().filter(|b| b.place == "nmi") {
-                let is_same =
-                    |b: &&Burst| (&*b.place, &b.api, b.size) == ("hardirq", &nmi.api, nmi.size);
-                let hardirq = all.iter().find(is_same).unwrap();
-                assert!(
-                    (nmi.alloc - hardirq.alloc).abs() < 0.01 * hardirq.alloc,
-                    "{nmi:?}"
-                );
-                assert!(
-                    (nmi.free - hardirq.free).abs() < 0.01 * hardirq.free,
-                    "{nmi:?}"
-                );
-                compared += 1;
-            }
-        }
-        assert!(compared > 0);
     }
 }

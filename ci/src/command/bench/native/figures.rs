@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What `rust-module/bench/native/` printed: each figure many times, and here its middle and how far it spreads.
 
+use crate::report::latency::Waits;
 use anyhow::{Context, Result, ensure};
 use regex::Regex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Of so many measurements at least.
@@ -13,7 +14,7 @@ const NOISY: f64 = 0.2;
 
 /// Of figures measured again and again: the one in the middle, and what part of it the distance between the
 /// quartiles is.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Middle {
     pub median: f64,
     pub spread: f64,
@@ -37,7 +38,7 @@ impl Middle {
 }
 
 /// What became of so many objects of a size, from so many CPUs, through an API.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct Freed {
     pub size: u64,
     pub objects: u64,
@@ -48,7 +49,7 @@ pub struct Freed {
     pub ratio: Middle,
 }
 
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct Side {
     /// Objects a second, from the first allocation until all are free.
     pub freed: Middle,
@@ -67,7 +68,7 @@ impl Freed {
 }
 
 /// What was obtained of a burst under a raw spinlock.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct Share {
     pub api: String,
     pub size: u64,
@@ -76,7 +77,7 @@ pub struct Share {
 }
 
 /// How long objects waited: how many 2^n microseconds or more, but less than twice that.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct Wait {
     pub api: String,
     pub size: u64,
@@ -86,7 +87,7 @@ pub struct Wait {
 /// Microseconds, and the KiB in use then beyond what was before.
 pub type Memory = BTreeMap<String, Vec<(u64, u64)>>;
 
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
     /// What a pair of `local_irq_save()` and `local_irq_restore()` takes, by the number of CPUs.
     pub irq_toggle_ns: BTreeMap<u64, f64>,
@@ -233,6 +234,67 @@ impl Figures {
         );
         Ok(figures)
     }
+
+    /// All that were measured again and again, by one name each.
+    fn middles(&self) -> BTreeMap<String, Middle> {
+        let freed = self.freed.iter().flat_map(|f| {
+            let what = format!("{} of {} bytes on {}", f.objects, f.size, f.cpus);
+            let sides = [("push", &f.push), ("kfree_rcu", &f.kfree_rcu)];
+            let sides = sides.into_iter().flat_map(move |(api, side)| {
+                [
+                    (format!("{what}, freed a second by {api}"), side.freed),
+                    (format!("{what}, ns each by {api}"), side.handed),
+                    (format!("{what}, peak KiB of {api}"), side.peak_kib),
+                    (
+                        format!("{what}, grace periods of {api}"),
+                        side.grace_periods,
+                    ),
+                ]
+            });
+            sides.collect::<Vec<_>>()
+        });
+        let share = |s: &Share| (format!("% of {} by {}", s.size, s.api), s.obtained);
+        freed.chain(self.shares.iter().map(share)).collect()
+    }
+
+    /// What half of them, and almost all, waited less than.
+    fn waited(&self) -> BTreeMap<String, String> {
+        let waited = self.waits.iter().flat_map(|w| {
+            let waits = Waits::new(&w.api, &w.log2_us);
+            [50, 99].map(|percent| {
+                let what = format!("{percent} % of {} bytes by {}", w.size, w.api);
+                (what, waits.below(percent))
+            })
+        });
+        waited.collect()
+    }
+
+    /// What is other than it was by more than it spreads anyway, and by more than a noisy row would: a line for each.
+    pub fn moved(&self, old: &Figures) -> Vec<String> {
+        let by = |old: &Middle, new: &Middle| {
+            let most = NOISY.max(old.spread).max(new.spread) * old.median;
+            let is_other = (new.median - old.median).abs() > most;
+            is_other.then(|| format!("{:.0} -> {:.0}", old.median, new.median))
+        };
+        let other = |old: &String, new: &String| (old != new).then(|| format!("{old} -> {new}"));
+        let middles = compare(&old.middles(), &self.middles(), by);
+        [middles, compare(&old.waited(), &self.waited(), other)].concat()
+    }
+}
+
+/// A line for what is other by `by`, or only on one side.
+fn compare<T>(
+    old: &BTreeMap<String, T>,
+    new: &BTreeMap<String, T>,
+    by: impl Fn(&T, &T) -> Option<String>,
+) -> Vec<String> {
+    let now = new.iter().filter_map(|(name, new)| match old.get(name) {
+        Some(old) => by(old, new).map(|moved| format!("native: {name} {moved}")),
+        None => Some(format!("native: {name} was measured only now")),
+    });
+    let then = old.keys().filter(|name| !new.contains_key(*name));
+    let then = then.map(|name| format!("native: {name} was measured only then"));
+    now.chain(then).collect()
 }
 
 #[cfg(test)]
@@ -294,5 +356,29 @@ pub mod tests {
         let why = Figures::read(&few).unwrap_err().to_string();
         assert_eq!(why, "measured 8 times only");
         assert!(Figures::read("silence").is_err());
+    }
+
+    #[test]
+    fn what_moved_by_more_than_it_spreads_is_said() {
+        let of = |ns: u64| Figures::read(&console(|_| ns)).unwrap();
+        let old = of(1_000_000);
+        assert_eq!(of(1_150_000).moved(&old), [""; 0]);
+        let moved = of(2_000_000).moved(&old);
+        assert_eq!(
+            moved,
+            ["native: 10000 of 64 bytes on 2, freed a second by kfree_rcu 10000000 -> 5000000"]
+        );
+        let mut other = of(1_000_000);
+        other.shares.clear();
+        other.waits[0].log2_us = vec![(17, 11)];
+        let moved = other.moved(&old).join("\n");
+        assert!(
+            moved.contains("% of 64 by no_locks was measured only then"),
+            "{moved}"
+        );
+        assert!(
+            moved.contains("50 % of 64 bytes by push 32 ms -> 262 ms"),
+            "{moved}"
+        );
     }
 }

@@ -19,7 +19,7 @@ use crate::source::series::Series;
 use crate::source::tree::{Origin, Prepared};
 use anyhow::{Context, Result};
 use figures::{Figures, PAIRS};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -118,13 +118,29 @@ struct Kernel {
     module: PathBuf,
 }
 
+/// The tree's own, and before it how often the timer ticks: of two defaults the first holds.
+fn kconfig(tree: &str) -> Option<String> {
+    const BEHIND: &str = "source \"scripts/Kconfig.include\"\n";
+    let (title, rest) = tree.split_once(BEHIND)?;
+    Some(format!(
+        "{title}{BEHIND}\nconfig HZ\n\tint\n\tdefault 1000\n{rest}"
+    ))
+}
+
 fn build(job: &Job, source: &Prepared, name: &str, fragments: &[(&str, &str)]) -> Result<Kernel> {
+    let text = fs::read_to_string(source.dir.join("Kconfig")).or_exit(Exit::Tree)?;
+    let text = kconfig(&text).context("Kconfig begins otherwise");
+    let file = job
+        .cache
+        .dir("build")?
+        .join(format!("bench-{NAME}.Kconfig"));
+    write_atomic(&file, &text.or_exit(Exit::Tree)?)?;
     let recipe = Recipe {
         name: &format!("bench-{NAME}-{name}"),
         arch: ARCH,
         fragments,
         goals: &["linux", "modules"],
-        extra: &[],
+        extra: &[&format!("KBUILD_KCONFIG={}", file.display())],
     };
     let build = recipe.build(&job.cache, source)?;
     let what = modules::What::BenchNative;
@@ -178,7 +194,17 @@ fn boot(name: &str, linux: &mut Command, file: &Path) -> Result<String> {
     Ok(console)
 }
 
+/// What of it `docs/bench.json` is compared by.
+#[derive(Deserialize)]
+pub struct Before {
+    figures: Figures,
+}
+
 impl Native {
+    pub fn moved(&self, old: &Before) -> Vec<String> {
+        self.figures.moved(&old.figures)
+    }
+
     pub fn tables(&self) -> Vec<Table> {
         tables::tables(&self.figures)
     }
@@ -216,6 +242,17 @@ impl Native {
 mod tests {
     use super::*;
     use crate::base::exit::stage;
+
+    #[test]
+    fn the_timer_ticks_by_the_first_default() {
+        let tree =
+            "mainmenu \"x\"\n\nsource \"scripts/Kconfig.include\"\n\nsource \"init/Kconfig\"\n";
+        let ours = kconfig(tree).unwrap();
+        assert!(ours.starts_with("mainmenu"));
+        let at = |what| ours.find(what).unwrap();
+        assert!(at("Kconfig.include") < at("default 1000") && at("1000") < at("init/Kconfig"));
+        assert_eq!(kconfig("source \"init/Kconfig\"\n"), None);
+    }
 
     #[test]
     fn a_boot_that_did_not_load_the_module_is_a_failure() {
