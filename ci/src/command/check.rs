@@ -4,6 +4,7 @@
 use crate::base::exit::{Exit, OrExit, fail};
 use crate::base::proc::{capture, output, run_lines};
 use crate::base::progress::Progress;
+use crate::command::bench::committed::note_on_series;
 use crate::command::form;
 use crate::command::job::Job;
 use crate::command::litmus;
@@ -26,6 +27,9 @@ pub fn run(job: &Job) -> Result<()> {
     setup::ensure(&job.cache, Need::Check, job.yes)?;
     let mut tally = Tally::default();
     all(job, &mut tally)?;
+    if let Some(note) = note_on_series(&job.checkout, &job.series()?.hash) {
+        println!("{note}");
+    }
     println!("{}", tally.closing());
     tally.result()
 }

@@ -258,7 +258,7 @@ pub fn render_page(report: &RunReport) -> Result<String> {
             body {
                 h1 { "nolocks: run report" }
                 (overview(report))
-                p .dim { (say_total(report)) }
+                p .dim { (say_total(report.total_s, &report.cache)) }
                 @for (lane, what) in report.changed() {
                     p { (lane) ": " (what) " (" a href={ (lane) "/" (DIFFERENCE) } { (DIFFERENCE) } ")" }
                 }

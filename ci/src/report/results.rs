@@ -34,7 +34,7 @@ pub fn page(report: &RunReport, run: &str, picture: &str) -> String {
         short("/project"),
         render_screen(report),
         say_models(report).map_or(String::new(), |m| m + "\n"),
-        say_total(report),
+        say_total(report.total_s, &report.cache),
     )
 }
 

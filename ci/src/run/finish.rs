@@ -23,6 +23,10 @@ pub fn start_clock() {
     LazyLock::force(&BEGAN);
 }
 
+pub fn seconds_since_start() -> f64 {
+    BEGAN.elapsed().as_secs_f64()
+}
+
 /// Writes the reports and prints the screen; the tally's verdict is the command's.
 pub fn finish(
     run: &Path,
@@ -34,7 +38,7 @@ pub fn finish(
     let report = RunReport {
         lanes,
         metadata: Value::Array(metadata),
-        total_s: BEGAN.elapsed().as_secs_f64(),
+        total_s: seconds_since_start(),
         cache: cache.to_owned(),
         explored: tally.explored.clone(),
     };
@@ -62,7 +66,7 @@ pub fn finish(
     if let Some(models) = say_models(&report) {
         println!("{models}");
     }
-    println!("{}", say_total(&report));
+    println!("{}", say_total(report.total_s, &report.cache));
     println!("{}", tally.closing());
     result
 }

@@ -17,6 +17,8 @@ const MOVED: f64 = 0.01;
 pub struct Committed {
     pub machines: BTreeMap<String, Sides>,
     pub native: Option<native::Before>,
+    /// What patches/ hashed to.
+    pub series: String,
 }
 
 #[derive(Deserialize)]
@@ -65,6 +67,14 @@ impl Committed {
         });
         moved.collect()
     }
+}
+
+/// That the committed counts are of another series than `patches/`, for who is about to commit.
+pub fn note_on_series(checkout: &Path, series: &str) -> Option<String> {
+    let committed = Committed::of(checkout)?;
+    (committed.series != series).then(|| {
+        format!("NOTE {JSON} is of another series than patches/: make bench counts anew, for docs/")
+    })
 }
 
 /// A row of README: what it is called, and which counts it shows.
@@ -199,6 +209,22 @@ mod tests {
     }
 
     #[test]
+    fn counts_of_another_series_are_noted() {
+        let dir = tempfile::tempdir().unwrap();
+        let note = |series| note_on_series(dir.path(), series);
+        assert_eq!(note("a"), None, "there are none");
+        std::fs::create_dir(dir.path().join("docs")).unwrap();
+        let json = r#"{ "machines": {}, "native": null, "series": "a" }"#;
+        std::fs::write(dir.path().join(JSON), json).unwrap();
+        assert_eq!(note("a"), None);
+        assert!(
+            note("b")
+                .unwrap()
+                .starts_with("NOTE docs/bench.json is of another series")
+        );
+    }
+
+    #[test]
     fn readme_shows_what_is_committed() {
         let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let committed = Committed::of(&checkout).expect("docs/bench.json");
@@ -267,6 +293,7 @@ mod tests {
                 },
             )]),
             native: None,
+            series: String::new(),
         };
         let same = counted("push", 1.0);
         assert!(old.moved("m", &same, &counted("push", 101.0)).is_empty());

@@ -3,7 +3,7 @@
 //! without it. Counted by QEMU, so that the digits come again on any machine; what takes time and memory is
 //! measured natively.
 
-mod committed;
+pub mod committed;
 mod counts;
 mod goals;
 mod native;
@@ -21,8 +21,10 @@ use crate::host::qemu;
 use crate::host::setup::{self, Need};
 use crate::lane::cases::STRESS;
 use crate::lane::spec::Lane;
+use crate::report::screen::say_total;
 use crate::report::table::{markdown, table};
 use crate::run::beside::{fit_here, run_beside};
+use crate::run::finish::{seconds_since_start, start_clock};
 use crate::run::ready::Ready;
 use crate::source::series::Series;
 use crate::source::tree::{Origin, Prepared};
@@ -109,7 +111,9 @@ pub fn is_rt(lane: &Lane) -> bool {
 
 /// On one machine of `ci/bench/` or natively, or on all of them.
 pub fn run(job: &Job, machine: Option<&str>) -> Result<()> {
+    start_clock();
     setup::ensure(&job.cache, Need::Bench, job.yes)?;
+    let known = job.kernels_built_before();
     let series = job.series()?;
     let run = job.run_folder("bench")?;
     let mut tally = Tally::default();
@@ -164,6 +168,11 @@ pub fn run(job: &Job, machine: Option<&str>) -> Result<()> {
         say_moved(&committed, &measured, native.as_ref());
     }
     write(job, &run, &measured, native.as_ref())?;
+    let cache = match job.kernels_built_before().is_subset(&known) {
+        true => "warm",
+        false => "cold",
+    };
+    println!("{}", say_total(seconds_since_start(), cache));
     println!("{}", tally.closing());
     tally.result()
 }
