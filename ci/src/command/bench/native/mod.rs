@@ -200,6 +200,16 @@ pub struct Before {
     figures: Figures,
 }
 
+#[cfg(test)]
+impl Before {
+    /// What the queue frees in the time in which `kfree_rcu()` frees one object.
+    pub fn ratio_on_one_cpu(&self, objects: u64, size: u64) -> Option<f64> {
+        let mut rows = self.figures.freed.iter();
+        let row = rows.find(|f| (f.cpus, f.objects, f.size) == (1, objects, size))?;
+        Some(row.ratio.median)
+    }
+}
+
 impl Native {
     pub fn moved(&self, old: &Before) -> Vec<String> {
         self.figures.moved(&old.figures)
