@@ -3,6 +3,8 @@
 //! and without it: slub_kunit, test_vmalloc, rcutorture, and rcuscale's kfree_rcu() test; a BPF program
 //! that needs memory in a hard interrupt; and the load under which alloc_pages_nolock() was reported to fail.
 
+#[cfg(test)]
+mod committed;
 mod reported;
 
 use crate::base::cache::{write_atomic, write_json};
@@ -93,7 +95,11 @@ pub fn run(job: &Job) -> Result<()> {
     let bpf = Bpf::build(job, &run, &series)?;
     let mut tally = Tally::default();
     let machines = Lane::load_all(&job.checkout.join("ci/torture"))?;
-    let mut text = String::from("# The kernel's own tests, with the series and without it\n");
+    let date = jiff::Zoned::now().date().to_string();
+    let mut text = format!(
+        "# The kernel's own tests, with the series and without it\n\n`make torture`, {date}, series {}.\n",
+        series.hash
+    );
     let mut results = BTreeMap::new();
     for machine in &machines {
         let mut sides = BTreeMap::new();
@@ -145,7 +151,12 @@ pub fn run(job: &Job) -> Result<()> {
         let (header, rows) = machine.rows();
         text += &print_table(&machine.about, header, rows);
     }
-    let all = json!({ "own": results, "reported": reported });
+    let all = json!({
+        "date": date,
+        "series": series.hash,
+        "own": results,
+        "reported": reported,
+    });
     write_json(&run.join("torture.json"), &all)?;
     let page = run.join("torture.md");
     write_atomic(&page, &text)?;
