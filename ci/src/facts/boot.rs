@@ -140,3 +140,20 @@ fn cut_into_cases(messages: &[(usize, String)], steps: &str) -> Vec<CasePart> {
     }
     parts
 }
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// Of a boot that left this console, and nothing else.
+    pub fn boot_facts(console: &str) -> BootFacts {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("console.txt"), console).unwrap();
+        BootFacts::read(dir.path(), &Rules::builtin().unwrap()).unwrap()
+    }
+
+    /// What a console has of a case.
+    pub fn case_part(name: &str, said: &str) -> String {
+        format!("[ 1.0] NOLOCKS: case {name} begin\n{said}\n[ 1.1] NOLOCKS: case {name} rc=0\n")
+    }
+}

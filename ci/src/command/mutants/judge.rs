@@ -89,6 +89,7 @@ pub fn judge_kunit(rules: &Rules, boot: &BootFacts) -> Fate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::facts::boot::tests::boot_facts;
     use crate::facts::ending::Phase;
     use std::fs;
     use std::time::Duration;
@@ -103,10 +104,8 @@ mod tests {
     fn verdicts(console: &str, ending: Ending) -> Vec<Fate> {
         let all = ["m1", "m2", "m3"].map(mutant);
         let batch: Vec<&Mutant> = all.iter().collect();
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("console.txt"), console).unwrap();
         let rules = Rules::builtin().unwrap();
-        let facts = BootFacts::read(dir.path(), &rules).unwrap();
+        let facts = boot_facts(console);
         let judged = judge_batch(&rules, &batch, &BootFacts { ending, ..facts }).unwrap();
         judged.into_iter().map(|(_, fate)| fate).collect()
     }

@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod committed;
+mod rcuscale;
 mod reported;
 
 use crate::base::cache::{write_atomic, write_json};
@@ -21,6 +22,7 @@ use crate::source::series::Series;
 use crate::verdict::judge::judge_boot;
 use crate::verdict::tally::Tally;
 use anyhow::{Context, Result, ensure};
+use rcuscale::{MOST, Scale, check_no_larger, check_no_slower, ratio, read_scales};
 use regex::Regex;
 use serde::Serialize;
 use serde_json::json;
@@ -54,28 +56,10 @@ const OBJECT: &str = "task_storage.bpf.o";
 const STORAGE: &str = "BPF task storage in a hard interrupt";
 const KPROBES: &str = "kprobes";
 
-/// rcuscale's parameter sets.
-const SCALES: &[(&str, &str)] = &[
-    ("both", ""),
-    ("double", "kfree_rcu_test_double=1"),
-    ("single", "kfree_rcu_test_single=1"),
-    ("double_large", "kfree_rcu_test_double=1 kfree_mult=16"),
-];
 /// Parts of the names of options in Kconfig.fragment that are for our own tests.
 const OURS: &[&str] = &["PAGE_ALLOC_NO_LOCKS", "KUNIT_DEFAULT_FILTER_GLOB"];
-/// How often each is run, with the series and without it.
-const PAIRS: usize = 5;
-/// What `rcuscale` may take with the series, as a multiple of its time without it.
-const MOST: f64 = 1.02;
 /// One CPU whose clock counts instructions, so that a time is the same on any machine.
 const COUNTING: &str = "-icount shift=0,sleep=off";
-
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-struct Scale {
-    /// Of each run.
-    ns: Vec<u64>,
-    mb: Vec<i64>,
-}
 
 /// What one kernel showed.
 #[derive(Debug, Serialize)]
@@ -267,15 +251,7 @@ fn measure_kernel(
     counting.guest.kvm = false;
     counting.guest.cpus = 1;
     counting.guest.qemu = vec![COUNTING.to_owned()];
-    let lines = (0..PAIRS).flat_map(|nth| {
-        SCALES.iter().map(move |(set, params)| {
-            format!(
-                "wait {set}.{nth} rcuscale.ko kfree'ers: kfree_rcu_test=1 kfree_nthreads=2 kfree_loops=10 holdoff=1 \
-                 shutdown_secs=0 {params}\n"
-            )
-        })
-    });
-    let scaled = counting.boot("scale", &lines.collect::<String>(), Duration::ZERO)?;
+    let scaled = counting.boot("scale", &rcuscale::steps(), Duration::ZERO)?;
     let timed = counting.read_facts("scale")?;
     tally.take(&judge_boot(&format!("{}: scale", lane.name), &timed));
     let mut nolock = read_nolock_shares(&outcome.console)?;
@@ -357,53 +333,6 @@ fn read_storage_share(facts: &BootFacts) -> Option<(u64, u64)> {
     Some((created, created + failed))
 }
 
-fn read_scales(facts: &BootFacts) -> Result<BTreeMap<String, Scale>> {
-    let line = Regex::new(r"taken by all kfree'ers: (\d+) ns, .* footprint: (-?\d+)MB")
-        .expect("a constant pattern");
-    let mut scales: BTreeMap<String, Scale> = BTreeMap::new();
-    for (set, _) in SCALES {
-        for nth in 0..PAIRS {
-            let case = format!("{set}.{nth}");
-            let found = facts
-                .case(&case)
-                .and_then(|case| line.captures(&case.said))
-                .with_context(|| format!("rcuscale said nothing in {case}"))?;
-            let scale = scales.entry((*set).to_owned()).or_default();
-            scale.ns.push(found[1].parse()?);
-            scale.mb.push(found[2].parse()?);
-        }
-    }
-    Ok(scales)
-}
-
-fn median<T: Copy + Ord>(values: &[T]) -> Option<T> {
-    let mut values = values.to_vec();
-    values.sort_unstable();
-    values.get(values.len() / 2).copied()
-}
-
-/// Runs of a boot take longer one after the other, so that each is compared with the one of its number.
-fn ratio(before: &Scale, after: &Scale) -> Option<f64> {
-    let pairs = before.ns.iter().zip(&after.ns);
-    let mut ratios: Vec<f64> = pairs.map(|(b, a)| *a as f64 / *b as f64).collect();
-    ratios.sort_by(f64::total_cmp);
-    ratios.get(ratios.len() / 2).copied()
-}
-
-fn check_no_slower(before: &Scale, after: &Scale) -> Result<()> {
-    let ratio = ratio(before, after).context("it did not run")?;
-    ensure!(ratio <= MOST, "{ratio:.3}");
-    Ok(())
-}
-
-/// rcuscale counts in MB, and finds one more or less from run to run.
-fn check_no_larger(before: &Scale, after: &Scale) -> Result<()> {
-    let [before, after] = [before, after].map(|scale| median(&scale.mb).context("it did not run"));
-    let (before, after) = (before?, after?);
-    ensure!(after <= before + 1, "{after} MB, and {before} MB without");
-    Ok(())
-}
-
 /// Header and rows of the table: shares of slub_kunit's allocations, works that kept a CPU, and medians of
 /// rcuscale's times.
 fn rows(without: &KernelResults, with: &KernelResults) -> (Vec<String>, Vec<Vec<String>>) {
@@ -420,12 +349,6 @@ fn rows(without: &KernelResults, with: &KernelResults) -> (Vec<String>, Vec<Vec<
             vec![name, share(without, by), share(with, by), String::new()]
         })
         .collect();
-    let cell = |scale: Option<&Scale>| {
-        let median = scale.and_then(|s| Some((median(&s.ns)?, median(&s.mb)?)));
-        median.map_or("–".to_owned(), |(ns, mb)| {
-            format!("{:.1} ms, {mb} MB", ns as f64 / 1e6)
-        })
-    };
     let works: BTreeSet<&String> = without.hogs.keys().chain(with.hogs.keys()).collect();
     for work in works {
         let times = |side: &KernelResults| side.hogs.get(work).copied().unwrap_or(0).to_string();
@@ -437,8 +360,8 @@ fn rows(without: &KernelResults, with: &KernelResults) -> (Vec<String>, Vec<Vec<
         let ratio = before.and_then(|before| ratio(before, after));
         rows.push(vec![
             format!("rcuscale {set}"),
-            cell(before),
-            cell(Some(after)),
+            rcuscale::cell(before),
+            rcuscale::cell(Some(after)),
             ratio.map_or(String::new(), |r| format!("{r:.3}")),
         ]);
     }
@@ -448,33 +371,23 @@ fn rows(without: &KernelResults, with: &KernelResults) -> (Vec<String>, Vec<Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::scan::Rules;
-
-    fn facts(console: &str) -> BootFacts {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("console.txt"), console).unwrap();
-        BootFacts::read(dir.path(), &Rules::builtin().unwrap()).unwrap()
-    }
-
-    fn case(name: &str, said: &str) -> String {
-        format!("[ 1.0] NOLOCKS: case {name} begin\n{said}\n[ 1.1] NOLOCKS: case {name} rc=0\n")
-    }
+    use crate::facts::boot::tests::{boot_facts, case_part};
 
     #[test]
     fn each_test_must_say_that_it_passed() {
-        let good = case(
+        let good = case_part(
             "slub_kunit",
             "[ 0.9] # test_kmalloc_nolock_and_friends_kprobe: kprobes: callback_count: 9, alloc_ok: 9, alloc_fail: 0\n\
              [ 1.0] ok 1 slub_test",
-        ) + &case(
+        ) + &case_part(
             "test_vmalloc",
             "[ 1.0] Summary: kvfree_rcu_1_arg passed: 1 failed: 0 xfailed: 0",
-        ) + &case(
+        ) + &case_part(
             "rcutorture",
             "[ 1.0] rcu-torture:--- End of test: SUCCESS: nreaders=3",
         );
         let passed = |console: &str| {
-            judge_tests(&facts(console))
+            judge_tests(&boot_facts(console))
                 .into_iter()
                 .filter(|(_, result)| result.is_ok())
                 .count()
@@ -492,48 +405,12 @@ mod tests {
     }
 
     #[test]
-    fn a_scale_is_the_median_of_its_runs() {
-        let mut console = String::new();
-        for nth in 0..PAIRS {
-            for (set, _) in SCALES {
-                let said = format!(
-                    "[ 1.0] Total time taken by all kfree'ers: {}0 ns, loops: 10, batches: 3, memory footprint: {nth}MB",
-                    nth + 1
-                );
-                console += &case(&format!("{set}.{nth}"), &said);
-            }
-        }
-        let scales = read_scales(&facts(&console)).unwrap();
-        assert_eq!(scales.len(), SCALES.len());
-        let before = &scales["both"];
-        assert_eq!(
-            (median(&before.ns), median(&before.mb)),
-            (Some(30), Some(2))
-        );
-        let slower = Scale {
-            ns: vec![31],
-            ..Scale::default()
-        };
-        assert!(check_no_slower(before, before).is_ok());
-        assert!(check_no_slower(before, &slower).is_err());
-        assert!(check_no_slower(before, &Scale::default()).is_err());
-        let larger = |mb| Scale {
-            mb: vec![mb],
-            ..Scale::default()
-        };
-        assert!(check_no_larger(before, &larger(3)).is_ok());
-        assert!(check_no_larger(before, &larger(4)).is_err());
-        assert!(check_no_larger(before, &Scale::default()).is_err());
-        assert!(read_scales(&facts(&console.replace("single.4", "other"))).is_err());
-    }
-
-    #[test]
     fn mainline_gives_a_bpf_program_nothing_and_the_series_nearly_all() {
         let share = |created, failed| {
             let said = format!(
                 "NOLOCKS: counted [{{ \"key\": 0, \"value\": {created} }},{{ \"key\": 1, \"value\": {failed} }} ]"
             );
-            read_storage_share(&facts(&case("task_storage", &said)))
+            read_storage_share(&boot_facts(&case_part("task_storage", &said)))
         };
         assert_eq!(share(7, 2), Some((7, 9)));
         for (share, is_none, is_some, is_nearly_all) in [

@@ -259,8 +259,7 @@ fn check_claim(holds: bool, told: impl Fn() -> String) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::facts::scan::Rules;
-    use std::fs;
+    use crate::facts::boot::tests::boot_facts;
 
     fn refusing(refused: u64) -> LoadShares {
         let said = |(load, _)| {
@@ -270,9 +269,7 @@ mod tests {
                 1000 - refused
             )
         };
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("console.txt"), LOADS.map(said).concat()).unwrap();
-        read_shares(&BootFacts::read(dir.path(), &Rules::builtin().unwrap()).unwrap()).unwrap()
+        read_shares(&boot_facts(&LOADS.map(said).concat())).unwrap()
     }
 
     fn failed(is_rt: bool, without: LoadShares, with: LoadShares) -> Vec<String> {
