@@ -51,7 +51,7 @@ mod sequences {
     }
     #[path = "shard.rs"]
     pub mod shard;
-    include!("sequences/model.rs");
+    include!("sequences/run.rs");
 
     mod families {
         include!("sequences/families.rs");

@@ -20,7 +20,7 @@ macro_rules! variant {
             pub mod shard {
                 include!(concat!(env!("OUT_DIR"), "/", stringify!($name), ".rs"));
             }
-            include!("sequences/model.rs");
+            include!("sequences/run.rs");
 
             pub mod families {
                 include!("sequences/families.rs");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-// What the queue stands on in the model, a part of model.rs.
+// What the queue stands on in the model, a part of run.rs.
 
 /// The kernel, as far as the queue can tell.
 #[derive(Default)]
