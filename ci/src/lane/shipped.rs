@@ -45,6 +45,19 @@ fn each_lane_has_controls_and_those_of_make_test_two_nodes_for_them() {
     }
 }
 
+/// It leaves out none for which somebody forgot a line.
+#[test]
+fn the_workflow_runs_each_lane_that_make_test_leaves_out() {
+    let text = fs::read_to_string(checkout().join(".github/workflows/lanes.yml")).unwrap();
+    let named = text.lines().filter_map(|line| {
+        let words = line.trim().strip_prefix("- make test LANE=")?;
+        Some(words.split(' ').next()?.to_owned())
+    });
+    let lanes = shipped().into_iter().filter(|lane| lane.test.is_none());
+    let left_out = lanes.map(|lane| lane.name);
+    assert_eq!(BTreeSet::from_iter(named), BTreeSet::from_iter(left_out));
+}
+
 /// A run keeps its lane whole, and is judged by that when the fragments are others.
 #[test]
 fn what_a_run_keeps_is_the_lane() {
