@@ -2,7 +2,7 @@
 //! `make decode`: the stack traces of a run by file and line. The kernel's own scripts/decode_stacktrace.sh
 //! does it, with a kernel that has debug info and its functions at the same addresses as the run's.
 
-use crate::base::cache::write_atomic;
+use crate::base::cache::{read_json, write_atomic};
 use crate::base::exit::{Exit, OrExit, fail};
 use crate::base::pins::LLVM;
 use crate::base::proc::{capture, clear_environment, output};
@@ -12,6 +12,8 @@ use crate::build::modules::Modules;
 use crate::command::job::{Job, check_users_tree};
 use crate::command::repro::{LaneFolder, boots};
 use crate::host::setup::{self, Need};
+use crate::report::page::{DECODED, render_page};
+use crate::report::run::RunReport;
 use crate::source::tree::Prepared;
 use anyhow::{Context, Result, ensure};
 use regex::Regex;
@@ -21,8 +23,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
-
-const DECODED: &str = "console.decoded.txt";
 
 /// What the script takes for a line of a trace. Others do not go through it: it would disassemble `Code:`
 /// with the machine's own tools, whatever the guest was.
@@ -53,7 +53,9 @@ impl Job {
         // Whoever builds takes it anew.
         drop(source);
         for (old, consoles) in lanes {
+            let run = old.folder.parent().map(Path::to_owned);
             self.decode_lane(old, &consoles, kdir)?;
+            run.map_or(Ok(()), |run| link_decoded(&run))?;
         }
         Ok(())
     }
@@ -98,6 +100,19 @@ impl Job {
         }
         Ok(())
     }
+}
+
+/// Has the run's page show what was decoded; not that of a run whose report this runner cannot read.
+fn link_decoded(run: &Path) -> Result<()> {
+    let Some(mut report) = read_json::<RunReport>(&run.join("report.json")) else {
+        return Ok(());
+    };
+    for lane in &mut report.lanes {
+        let folder = run.join(&lane.name);
+        let is_decoded = |boot: &&String| folder.join(boot).join(DECODED).exists();
+        lane.decoded = lane.consoles.iter().filter(is_decoded).cloned().collect();
+    }
+    write_atomic(&run.join("report.html"), &render_page(&report)?)
 }
 
 /// The consoles of a lane that have a stack trace.
@@ -265,9 +280,11 @@ fn decoded(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::cache::write_json;
     use crate::base::exit::stage;
     use crate::base::proc::show;
     use crate::command::job::tests::job;
+    use crate::report::made_up;
     use crate::source::series::tests::{fixture, sh};
     use crate::source::tree::open_users_tree;
 
@@ -360,5 +377,21 @@ mod tests {
             traced(dir.path()).unwrap(),
             [dir.path().join("main/console.txt")]
         );
+    }
+    #[test]
+    fn the_page_of_a_run_links_what_was_decoded() {
+        let run = tempfile::tempdir().unwrap();
+        let report = made_up::run(vec![made_up::lane("good")]);
+        write_json(&run.path().join("report.json"), &report).unwrap();
+        let page = || {
+            link_decoded(run.path()).unwrap();
+            fs::read_to_string(run.path().join("report.html")).unwrap()
+        };
+        assert!(!page().contains(DECODED));
+        sh(
+            run.path(),
+            &format!("mkdir -p good/main; echo a >good/main/{DECODED}"),
+        );
+        assert_eq!(page().matches(DECODED).count(), 1);
     }
 }

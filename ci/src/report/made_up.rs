@@ -109,6 +109,7 @@ pub fn lane(name: &str) -> LaneReport {
         debug_locks: Some(true),
         hung: vec![],
         consoles: vec!["main".into(), "control-x".into()],
+        decoded: vec!["control-x".into()],
         checks: ["boots without a splat", "debug_locks", "control zone-lock"]
             .map(|what| Check::new(format!("{name}: {what}"), Ok(())))
             .into(),

@@ -4,7 +4,7 @@
 pub mod junit;
 pub mod latency;
 #[cfg(test)]
-mod made_up;
+pub mod made_up;
 pub mod numbers;
 pub mod page;
 pub mod pictures;

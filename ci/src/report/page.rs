@@ -11,6 +11,9 @@ use crate::source::tree::DIFFERENCE;
 use anyhow::Result;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
+/// What `make decode` writes beside a console.
+pub const DECODED: &str = "console.decoded.txt";
+
 fn or_dash(text: &str) -> &str {
     if text.is_empty() { "nothing" } else { text }
 }
@@ -196,6 +199,9 @@ fn lane_section(lane: &LaneReport) -> Result<Markup> {
             @for note in lane.hung.iter().cloned().chain(lane.say_repetitions()) { p { b { "Note: " } (note) } }
             p { "Consoles: " @for boot in &lane.consoles {
                 a href={ (lane.name) "/" (boot) "/console.txt" } { (boot) } " "
+                @if lane.decoded.contains(boot) {
+                    "(" a href={ (lane.name) "/" (boot) "/" (DECODED) } { "by file and line" } ") "
+                }
             } }
             @if lane.all_findings().next().is_some() {
                 h3 { "Splats" }
@@ -291,6 +297,7 @@ mod tests {
             "href=\"http",
             "@import",
             "url(",
+            "main/console.decoded.txt",
         ] {
             assert!(!page.contains(word), "{word}");
         }
@@ -307,6 +314,7 @@ mod tests {
             "<svg role=\"img\" aria-label=\"Pages obtained\" ",
             "<th scope=\"col\">context",
             "href=\"good/control-x/console.txt\"",
+            "href=\"good/control-x/console.decoded.txt\"",
             "<th class=\"n\" scope=\"col\">late",
             "pop</td>",
             "75.0</td>",

@@ -32,6 +32,9 @@ pub struct LaneReport {
     pub hung: Vec<String>,
     /// The folders that hold the console.txt of a boot.
     pub consoles: Vec<String>,
+    /// Those of them that have a copy by file and line beside it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decoded: Vec<String>,
     /// All that was held against the lane's demands.
     pub checks: Vec<Check>,
 }

@@ -122,6 +122,7 @@ pub fn judge_lane(
         debug_locks: main.boot.debug_locks,
         hung: tell_hung(folder, &consoles),
         consoles,
+        decoded: Vec::new(),
         checks,
     })
 }
