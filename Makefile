@@ -24,7 +24,9 @@ takes = $(foreach v,$(filter-out $(everywhere),$(.VARIABLES)),$(if $(filter comm
 	$(filter $v,$1),$(if $($v),,$(error $v= is empty)),$(error make $@ takes no $v=: it would change nothing))))
 # Before the runner is built, which takes minutes.
 needs = $(if $($1),,$(error make $@ needs $1=: see make help))
-run = @sh scripts/bootstrap.sh --checkout=$(call quote,$(CURDIR)) $(if $(filter 1 y yes,$(YES)),--yes) $(call typed,JOBS,jobs)
+# A word that is not understood must not mean no.
+is_yes = $(if $(filter-out 1 y yes,$($1)),$(error $1=$($1): it takes 1, y or yes))$($1)
+run = @sh scripts/bootstrap.sh --checkout=$(call quote,$(CURDIR)) $(if $(call is_yes,YES),--yes) $(call typed,JOBS,jobs)
 
 help:
 	@echo 'make setup         check the tools, install what is missing (asks; YES=1 or CI=true means yes), fetch a newer 7.3.x'
@@ -56,9 +58,8 @@ help:
 	@echo 'KDIR=  your kernel tree; only apply, unapply and rebase change it, modules reads it, all else works on a copy'
 	@echo 'LANE=  $(sort $(patsubst ci/lanes/%.config,%,$(wildcard ci/lanes/*.config))), or all; all of make test are the main four'
 	@echo 'CASE=  only these cases: pages/nmi, queue/locks, kunit/slots_*; several with commas; REPEAT=N  until it is red, at most N times'
-	@echo 'SECONDS= THREADS= SEED= PAGES=  the stress module'"'"'s parameters'
+	@echo 'SECONDS= THREADS= SEED= PAGES=  the stress module'"'"'s parameters; OBJECTS=  the one of the queue'"'"'s'
 	@echo 'CONFIG=  a file of Kconfig options, BOOTARGS=  words for the kernel command line; for one stress, shell or gdb'
-	@echo 'OBJECTS=  the same of the queue'"'"'s'
 	@echo 'MUTANTS=  models, kernel, series, or names of ci/mutants/mutants.toml, with commas between'
 	@echo 'JOBS=  guests beside each other; otherwise as many as cores and memory allow, 4 cores each'
 	@echo 'NOLOCKS_CACHE=  where everything is built (default ~/.cache/nolocks)'
@@ -113,4 +114,4 @@ repro results:
 
 judge:
 	$(call takes,RUN TODAYS)$(call needs,RUN)
-	$(run) $@ $(call given,RUN,run) $(if $(filter 1 y yes,$(TODAYS)),--todays)
+	$(run) $@ $(call given,RUN,run) $(if $(call is_yes,TODAYS),--todays)

@@ -216,3 +216,29 @@ fn what_cannot_be_used_is_named_and_the_network_only_where_it_may_be_the_cause()
         assert!(!said.contains("\nold") && !said.contains("runs"), "{said}");
     }
 }
+
+/// What `make` was told and did not understand was a no.
+#[test]
+fn a_yes_that_is_none_is_refused() {
+    let make = |words: &[&str]| {
+        let mut make = Command::new("make");
+        make.arg("--dry-run").args(words).env_remove("YES");
+        make.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
+        let out = make.output().unwrap();
+        let text = String::from_utf8_lossy(&out.stderr) + String::from_utf8_lossy(&out.stdout);
+        (out.status.success(), text.into_owned())
+    };
+    for (words, what) in [
+        (&["check", "YES=true"][..], "YES=true: it takes 1, y or yes"),
+        (&["judge", "RUN=x", "TODAYS=true"], "TODAYS=true: it takes"),
+    ] {
+        let (success, text) = make(words);
+        assert!(!success && text.contains(what), "{words:?}: {text}");
+    }
+    let (success, text) = make(&["judge", "RUN=x", "TODAYS=1", "YES=yes"]);
+    assert!(
+        success && text.contains("--yes") && text.contains("--todays"),
+        "{text}"
+    );
+    assert!(!make(&["check"]).1.contains("--yes"));
+}
