@@ -58,6 +58,7 @@ impl Plan {
         given: &BTreeMap<String, u64>,
         selection: Option<&Selection>,
     ) -> Result<Plan> {
+        check_given(lane, given)?;
         let plan = Plan::new(&lane.stress, lane.queue.as_ref(), given);
         match selection {
             Some(selection) => plan.selecting(lane, selection),
@@ -191,6 +192,29 @@ impl Plan {
         let mut lines = self.lines.lines();
         lines.any(|l| l.split(' ').nth(1) == Some(case))
     }
+}
+
+/// What the module refuses, before a boot is there to find it out.
+fn check_given(lane: &Lane, given: &BTreeMap<String, u64>) -> Result<()> {
+    let most = [
+        (
+            "threads",
+            16 * u64::from(lane.cpus),
+            "16 for each of its CPUs",
+        ),
+        ("seconds", 24 * 60 * 60, "a day"),
+    ];
+    for (name, most, what) in most {
+        if given.get(name).is_some_and(|n| *n > most) {
+            let (variable, lane) = (name.to_uppercase(), &lane.name);
+            let why = format!(
+                "{variable}={}: {lane} takes {most} at most, {what}",
+                given[name]
+            );
+            return Err(fail(Exit::Usage, why));
+        }
+    }
+    Ok(())
 }
 
 /// Chosen here, so that it is recorded even if the guest never says it.
@@ -337,5 +361,19 @@ mod tests {
         let metadata: Value = serde_json::from_str(&record).unwrap();
         let again: Plan = serde_json::from_value(metadata["plan"].clone()).unwrap();
         assert_eq!(again, plan);
+    }
+
+    #[test]
+    fn what_the_module_would_refuse_is_refused_before_a_boot() {
+        let lane = shipped("x86_64-rt");
+        let most = 16 * u64::from(lane.cpus);
+        let stress = |name: &str, n| {
+            let given = BTreeMap::from([(name.to_owned(), n)]);
+            Plan::stress(&lane, &given, None).map_err(|e| e.to_string())
+        };
+        stress("threads", most).unwrap();
+        let why = stress("threads", 100_000).unwrap_err();
+        assert!(why.starts_with("THREADS=100000: x86_64-rt takes "), "{why}");
+        assert!(stress("seconds", 86_401).is_err());
     }
 }

@@ -7,7 +7,7 @@ use crate::base::exit::{Exit, OrExit, fail};
 use crate::lane::cases::{Cases, NO_KUNIT, QUEUE, STRESS};
 use crate::lane::config::Options;
 use crate::lane::head::{complaint, header};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -172,7 +172,9 @@ impl Lane {
             let text = text.replace("#:", "# ");
             self.config = format!("{}\n# {file}:\n{text}\n", self.config.trim_end());
         }
-        let words = bootargs.unwrap_or_default().split_whitespace();
+        let bootargs = bootargs.unwrap_or_default();
+        check_bootargs(bootargs).or_exit(Exit::Usage)?;
+        let words = bootargs.split_whitespace();
         self.cmdline.extend(words.map(str::to_owned));
         Ok(self)
     }
@@ -290,6 +292,24 @@ fn parse(text: &str, cases: &Cases) -> Result<Lane, (usize, String)> {
         }
     }
     Ok(lane)
+}
+
+/// What virtme-ng cannot pass on, and what keeps the modules' own lines from the console, which is all that a boot is
+/// judged by.
+fn check_bootargs(text: &str) -> Result<()> {
+    if text.contains(['\'', '"', '\\']) {
+        bail!("BOOTARGS={text}: a quote or a backslash does not get to the guest");
+    }
+    for word in text.split_whitespace() {
+        let level = word.strip_prefix("loglevel=");
+        let is_low = level.is_some_and(|level| level.parse().is_ok_and(|n: u32| n < 7));
+        if word == "quiet" || is_low {
+            bail!(
+                "BOOTARGS={word}: the console would lack what the boot is judged by; it needs loglevel=7 or more"
+            );
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

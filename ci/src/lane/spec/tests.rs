@@ -187,3 +187,22 @@ fn a_skip_that_no_suite_knows_is_refused() {
     let boot = boot.replace("\"x\"", "");
     assert!(error(&(GOOD.to_owned() + &boot + &boot)).contains("same name"));
 }
+
+#[test]
+fn words_that_no_guest_gets_or_that_silence_it_are_refused_before_a_boot() {
+    let with = |words| {
+        let lane = parse(GOOD, &Cases::builtin()).unwrap();
+        lane.with(None, Some(words))
+    };
+    for (words, part) in [
+        ("a=1 quiet", "BOOTARGS=quiet: the console"),
+        ("loglevel=6", "BOOTARGS=loglevel=6: the console"),
+        ("dyndbg='file x +p'", "a quote"),
+        ("a=\"b c\"", "a quote"),
+    ] {
+        let e = with(words).unwrap_err();
+        assert_eq!(stage(&e), Some(Exit::Usage), "{words}");
+        assert!(e.to_string().contains(part), "{words}: {e}");
+    }
+    with("loglevel=8 loglevel=7 quietly a.quiet=1").unwrap();
+}
