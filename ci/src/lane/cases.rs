@@ -94,8 +94,10 @@ impl Selection {
             let names: Vec<&str> = names.collect();
             return Err(fail(
                 Exit::Usage,
+                // Once more behind a list that is longer than a screen.
                 format!(
-                    "CASE={list}: {pattern:?} is no case (* stands for any text); there are:\n  {}",
+                    "CASE={list}: {pattern:?} is no case; there are:\n  {}\n\
+                    CASE={list}: {pattern:?} is none of these (* stands for any text)",
                     names.join("\n  ")
                 ),
             ));
@@ -252,6 +254,8 @@ mod tests {
             for there_is in ["\n  pages/nmi", "\n  queue/locks", "\n  kunit/"] {
                 assert!(text.contains(there_is), "{list}: {text}");
             }
+            let last = text.lines().last().unwrap();
+            assert!(last.starts_with(&format!("CASE={list}: ")), "{last}");
         }
     }
 

@@ -116,11 +116,14 @@ pub fn render_screen(report: &RunReport) -> String {
             lay_out_grid(report, &lock_contexts, list_locks)
         );
     }
-    let queues: Vec<_> = report
-        .lanes
-        .iter()
-        .filter_map(|l| Some(vec![l.name.clone(), say_queue(l.queue.as_ref()?)]))
-        .collect();
+    // Of a few cases none may have pushed anything.
+    let has_pushed =
+        |s: &&Suite| s.peak.is_some() || s.objects.as_ref().is_some_and(|o| o.freed > 0);
+    let queue = |l: &LaneReport| {
+        let suite = l.queue.as_ref().filter(has_pushed)?;
+        Some(vec![l.name.clone(), say_queue(suite)])
+    };
+    let queues: Vec<_> = report.lanes.iter().filter_map(queue).collect();
     if !queues.is_empty() {
         out += &format!(
             "\n{}",
@@ -251,5 +254,14 @@ mod tests {
         hung.suite = None;
         hung.checks = vec![Check::failed("hung", Exit::Hang, "boot hung")];
         assert!(render_screen(&run(vec![hung])).contains("FAIL hung: boot hung"));
+    }
+
+    #[test]
+    fn a_queue_that_nothing_was_pushed_to_has_no_row() {
+        let mut idle = lane("idle");
+        let queue = idle.queue.as_mut().unwrap();
+        (queue.peak, queue.objects) = (None, None);
+        assert!(!render_screen(&run(vec![idle])).contains("\nqueue "));
+        assert!(render_screen(&run(vec![lane("busy")])).contains("\nqueue "));
     }
 }
