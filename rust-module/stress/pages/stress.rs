@@ -77,7 +77,7 @@ module! {
         },
         tick_seconds: u32 {
             default: 0,
-            description: "How long pages are taken at each tick, three times; 0: as seconds, at least 1",
+            description: "How long pages are taken at each tick, four times; 0: as seconds, at least 1",
         },
         tick_ms: u32 {
             default: 0,
