@@ -29,7 +29,7 @@ const OPS: &[(&str, bool)] = &[
     ("no_locks_irqs_off", false),
     ("no_locks_zero_irqs_off", false),
     ("alloc_pages_nolock_irqs_off", false),
-    ("no_locks_failing", false),
+    ("no_locks_failing_preempt_off", false),
 ];
 /// The queue's calls, each beside what it stands in for. With the series, as they are compared there.
 const QUEUE_OPS: &[(&str, bool)] = &[
@@ -188,14 +188,17 @@ mod tests {
         let push = counted.profile.get_mut("push").unwrap();
         push.insert("c".to_owned(), 6);
         check(&counted, true).unwrap();
-        let failing = counted.profile.get_mut("no_locks_failing").unwrap();
+        let failing = counted
+            .profile
+            .get_mut("no_locks_failing_preempt_off")
+            .unwrap();
         failing.insert("c".to_owned(), 2);
         let why = check(&counted, true).unwrap_err().to_string();
         assert!(
-            why.starts_with("no_locks_failing: stepped through 104"),
+            why.starts_with("no_locks_failing_preempt_off: stepped through 104"),
             "{why}"
         );
-        counted.profile.remove("no_locks_failing");
+        counted.profile.remove("no_locks_failing_preempt_off");
         assert!(check(&counted, true).is_err());
         check(&counted, false).unwrap();
     }
