@@ -183,6 +183,15 @@ fn boot(name: &str, linux: &mut Command, file: &Path) -> Result<String> {
     write_atomic(file, &console)?;
     check_interrupt()?;
     let what = |why: &str| format!("{why}: see {}", file.display());
+    // What was measured beside it is worth nothing, and it explains what else is wrong.
+    let is_report = |line: &&str| {
+        ["BUG: ", "WARNING: "]
+            .iter()
+            .any(|word| line.contains(word))
+    };
+    if let Some(line) = console.lines().find(is_report) {
+        return Err(fail(Exit::Splat, what(line)));
+    }
     if !in_time {
         return Err(fail(Exit::Hang, what("UML did not end in time")));
     }
@@ -277,6 +286,8 @@ mod tests {
             assert_eq!(stage(&said(text).unwrap_err()), Some(Exit::Test));
             assert!(std::fs::read_to_string(&file).unwrap().contains(text));
         }
+        let splat = said("BUG: scheduling while atomic\nnative: insmod said 0").unwrap_err();
+        assert_eq!(stage(&splat), Some(Exit::Splat));
         let script = script(Path::new("/x.ko"), &SHARES);
         assert!(
             script.contains("insmod /x.ko barrier=0x$barrier pairs=9 what=2\n"),
