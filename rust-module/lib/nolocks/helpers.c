@@ -26,9 +26,18 @@ void nolocks_raw_spin_lock(raw_spinlock_t *lock)
 	raw_spin_lock(lock);
 }
 
+/*
+ * Without SMP a trylock that fails is a bug to DEBUG_SPINLOCK, which alone can tell
+ * that it will.
+ */
+static bool nolocks_may_try(raw_spinlock_t *lock)
+{
+	return IS_ENABLED(CONFIG_SMP) || !raw_spin_is_locked(lock);
+}
+
 bool nolocks_raw_spin_trylock(raw_spinlock_t *lock)
 {
-	return raw_spin_trylock(lock);
+	return nolocks_may_try(lock) && raw_spin_trylock(lock);
 }
 
 void nolocks_raw_spin_unlock(raw_spinlock_t *lock)
@@ -48,8 +57,8 @@ void nolocks_raw_spin_lock_irq_disable(raw_spinlock_t *lock)
 bool nolocks_raw_spin_trylock_irq_disable(raw_spinlock_t *lock)
 {
 	if (in_nmi())
-		return raw_spin_trylock(lock);
-	return raw_spin_trylock_irq_disable(lock);
+		return nolocks_raw_spin_trylock(lock);
+	return nolocks_may_try(lock) && raw_spin_trylock_irq_disable(lock);
 }
 
 void nolocks_raw_spin_unlock_irq_enable(raw_spinlock_t *lock)
@@ -106,7 +115,8 @@ struct nolocks_tried nolocks_raw_spin_trylock_irqsave(raw_spinlock_t *lock)
 {
 	struct nolocks_tried tried;
 
-	tried.is_taken = raw_spin_trylock_irqsave(lock, tried.flags);
+	tried.is_taken = nolocks_may_try(lock) &&
+			 raw_spin_trylock_irqsave(lock, tried.flags);
 	return tried;
 }
 

@@ -3,7 +3,6 @@
 //! Queues that come and go, and CPUs.
 
 use kernel::{
-    bindings,
     prelude::*,
     sync::atomic::{
         ordering::Relaxed,
@@ -15,7 +14,6 @@ use crate::{
     env::{
         origin,
         push_all,
-        wait_until_freed,
         Desk,
         Env,
         Ledger,
@@ -94,17 +92,17 @@ pub(crate) fn cpu_offline(env: &Env) -> Result<Outcome> {
         })?;
         Watched::fail(None, false);
         // SAFETY: This is a task that may sleep, and not bound to that CPU.
-        let offline = unsafe { bindings::remove_cpu(cpu) };
+        let offline = unsafe { kernel::bindings::remove_cpu(cpu) };
         let early = queue.stats().freed;
         drop(held);
         match round {
             0 => queue.barrier(),
-            1 => drop(wait_until_freed(&queue, OBJECTS as u64)),
+            1 => drop(crate::env::wait_until_freed(&queue, OBJECTS as u64)),
             _ => (),
         }
         drop(queue);
         // SAFETY: As above.
-        let online = unsafe { bindings::add_cpu(cpu) };
+        let online = unsafe { kernel::bindings::add_cpu(cpu) };
         outcome = ledger.close(outcome, OBJECTS as u64).check(
             offline == 0 && online == 0,
             fmt!("CPU {cpu} went offline with {offline} and online with {online}"),
