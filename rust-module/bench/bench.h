@@ -29,8 +29,7 @@
 
 /*
  * Operations between two marks for gdb, which counts by function what stands
- * there: ci/bench/profile.py. Few enough to step through, and more than a sheaf
- * has objects.
+ * there: ci/bench/profile.py. Few enough to step through.
  */
 #define NOLOCKS_STEPPED	16
 

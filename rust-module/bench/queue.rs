@@ -116,26 +116,30 @@ fn least(mut round: impl FnMut() -> Result<u64>) -> Result<u64> {
     Ok(least)
 }
 
-/// Has `push_these` time the pushes of [`OPS`] objects, and gdb step through those of [`STEPPED`].
+/// Times `push_these` of [`OPS`] objects, and has gdb step through that of [`STEPPED`].
 fn bench<R: Policy, O>(
     queue: &Queue<R>,
     name: &'static CStr,
     make: impl Fn() -> Result<O>,
-    push_these: impl Fn(KVVec<O>) -> Result<u64>,
+    push_these: impl Fn(&mut KVVec<O>) -> Result,
 ) -> Result {
     let ns = least(|| {
-        let took = push_these(objects(OPS, &make)?)?;
+        let mut objects = objects(OPS, &make)?;
+        let start = Instant::<Monotonic>::now();
+
+        push_these(&mut objects)?;
+        let took = start.elapsed().as_nanos() as u64;
         queue.barrier();
         Ok(took)
     })?;
     pr_info!("# bench: op={name} ops={OPS} ns={ns}\n");
 
     // Once before, because the first push has more to do than the others.
-    push_these(objects(STEPPED, &make)?)?;
-    let stepped = objects(STEPPED, &make)?;
+    push_these(&mut objects(STEPPED, &make)?)?;
+    let mut stepped = objects(STEPPED, &make)?;
     // SAFETY: The name is a string, and the module is being loaded.
     unsafe { nolocks_begin_profile(name.as_char_ptr(), STEPPED as c_uint) };
-    push_these(stepped)?;
+    push_these(&mut stepped)?;
     // SAFETY: As above.
     unsafe { nolocks_end_profile() };
     queue.barrier();
@@ -144,13 +148,11 @@ fn bench<R: Policy, O>(
 
 // Never inlined, so that it has a name in the profile.
 #[inline(never)]
-fn push_each<O>(objects: KVVec<O>, mut push: impl FnMut(O) -> Result) -> Result<u64> {
-    let start = Instant::<Monotonic>::now();
-
-    for object in objects {
+fn push_each<O>(objects: &mut KVVec<O>, mut push: impl FnMut(O) -> Result) -> Result {
+    while let Some(object) = objects.pop() {
         push(object)?;
     }
-    Ok(start.elapsed().as_nanos() as u64)
+    Ok(())
 }
 
 fn came_back<O>(object: Retired<O>) -> Error {
@@ -185,11 +187,9 @@ impl kernel::Module for Bench {
 
         // SAFETY: The current task is the one that loads the module, and may sleep.
         unsafe { nolocks_before_workers() };
-        bench(&queue, c"push", Object::boxed, |mut objects| {
-            let start = Instant::<Monotonic>::now();
-
-            push_all(&queue, &mut objects);
-            Ok(start.elapsed().as_nanos() as u64)
+        bench(&queue, c"push", Object::boxed, |objects| {
+            push_all(&queue, objects);
+            Ok(())
         })?;
         let in_vmalloc = || Ok(VBox::new(Object::new(), GFP_KERNEL)?);
         bench(&queue, c"push_vmalloc", in_vmalloc, |objects| {
