@@ -69,6 +69,8 @@ const PRICES: &[(&str, f64, f64)] = &[
     // It has no list, where others gain what the look at the flag costs: 8 more on x86_64 PREEMPT_RT.
     ("gfp_kernel_order_4", 0.01, 0.0),
     ("gfp_", 0.0, 2.0),
+    // What sheaves and slabs have for a row differs from boot to boot.
+    ("kmalloc_64_row", 0.02, 0.0),
     ("kmalloc_", 0.0, 2.0),
     // Mainline's own is 144, 186 or 335: whether its worker has filled the cache in time, or objects are linked.
     ("kfree_rcu_to_free", 1.0, 0.0),
