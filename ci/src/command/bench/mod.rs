@@ -395,6 +395,10 @@ fn count(cache: &Cache, built: Built, tally: &mut Tally) -> Result<Side> {
             &format!("{name}: pages are back soon beside a CPU that takes no part"),
             open_loop::check_absences(&counted.absences),
         )?;
+        tally.check(
+            &format!("{name}: no tick is more than five ticks late"),
+            open_loop::check_lateness(&facts),
+        )?;
     }
     counted.profile = profile("profile", &ready, &[PAGES])?;
     counted.profile.extend(queue);

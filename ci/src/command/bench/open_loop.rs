@@ -30,6 +30,8 @@ const GOAL: f64 = 99.9;
 const NOT_ASKED: &str = "nolock_without_slots";
 /// In which all pages have to be back. The module adds what a slow machine takes with nobody in the way.
 const BOUND_MS: u64 = 200;
+/// How late a tick may be: five of them. What keeps a CPU from its interrupts for longer is no tick's wait.
+const LATEST_US: u64 = 20_000;
 
 /// Boots `ready`'s kernel for it.
 pub fn boot(cache: &Cache, ready: &Ready) -> Result<BootFacts> {
@@ -105,6 +107,29 @@ pub fn check_absences(absences: &[Absence]) -> Result<()> {
         let is_short = ms.is_some_and(|ms| ms <= BOUND_MS);
         ensure!(is_short, "{beside}: back in {} ms", say(*ms));
     }
+    Ok(())
+}
+
+/// That no tick of any CPU was too late.
+pub fn check_lateness(facts: &BootFacts) -> Result<()> {
+    find_late(&module(facts)?.printed)
+}
+
+fn find_late(printed: &str) -> Result<()> {
+    let line = Regex::new(r"# tick: beside=(\w+) cpu=(\d+) .*latest_us=(\d+)")
+        .expect("a constant pattern");
+    let mut told = false;
+    for c in line.captures_iter(printed) {
+        told = true;
+        let latest: u64 = c[3].parse()?;
+        ensure!(
+            latest <= LATEST_US,
+            "beside {}: a tick of CPU {} was {latest} us late",
+            &c[1],
+            &c[2]
+        );
+    }
+    ensure!(told, "no tick said how late it was: see console.txt");
     Ok(())
 }
 
@@ -223,5 +248,17 @@ mod tests {
             assert_eq!(why, format!("irqs_off: back in {late} ms"));
         }
         assert!(away(&[("irqs_off", "1")]).is_err());
+    }
+
+    #[test]
+    fn a_late_tick_fails() {
+        let tick = |us| {
+            format!("# tick: beside=forks cpu=1 period_ms=4 ticks=9 latest_us={us} attempts=9\n")
+        };
+        find_late(&tick(6_444)).unwrap();
+        let why = find_late(&(tick(6_444) + &tick(20_001))).unwrap_err();
+        let want = "beside forks: a tick of CPU 1 was 20001 us late";
+        assert_eq!(why.to_string(), want);
+        assert!(find_late("").is_err());
     }
 }
