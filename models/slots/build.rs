@@ -188,11 +188,10 @@ const BUGS: &[Bug] = &[
     ),
 ];
 
-/// A file that the series makes, as the whole of it leaves it: by `git apply` in a folder of its own.
-fn made_by_series(out: &Path, path: &str) -> String {
-    let tree = out.join("tree");
-    let _ = fs::remove_dir_all(&tree);
-    fs::create_dir(&tree).expect("cargo made the folder");
+/// What the series makes of mm/page_slots.*, as the whole of it leaves them: by `git apply` in a folder of its own.
+fn apply_series(tree: &Path) {
+    let _ = fs::remove_dir_all(tree);
+    fs::create_dir(tree).expect("cargo made the folder");
     let patches = fs::read_dir(PATCHES).expect("the series is in the checkout");
     let mut patches: Vec<_> = patches.map(|p| p.expect("a patch").path()).collect();
     patches.retain(|p| p.extension().is_some_and(|e| e == "patch"));
@@ -205,18 +204,18 @@ fn made_by_series(out: &Path, path: &str) -> String {
             }
         }
         // A repository above this would have it look for the files there.
-        git.env("GIT_CEILING_DIRECTORIES", out).current_dir(&tree);
-        git.arg("apply").arg(format!("--include={path}"));
+        git.env(
+            "GIT_CEILING_DIRECTORIES",
+            tree.parent().expect("cargo's folder"),
+        );
+        git.current_dir(tree)
+            .args(["apply", "--include=mm/page_slots.*"]);
         let status = git
             .arg(fs::canonicalize(&patch).expect("it was listed"))
             .status();
-        assert!(
-            status.expect("git is there").success(),
-            "{}: {path}",
-            patch.display()
-        );
+        let is_applied = status.expect("git is there").success();
+        assert!(is_applied, "{}", patch.display());
     }
-    fs::read_to_string(tree.join(path)).expect("the series makes it")
 }
 
 /// From a line that begins so to the first that begins with `end`.
@@ -245,12 +244,15 @@ fn main() {
         out.join(name)
     };
 
-    let header = made_by_series(out, "mm/page_slots.h");
+    let tree = out.join("tree");
+    apply_series(&tree);
+    let made = |path| fs::read_to_string(tree.join(path)).expect("the series makes it");
+    let header = made("mm/page_slots.h");
     write(
         "page_slots.h",
         cut(&header, "struct page_slots {", "};\n").into(),
     );
-    let file = made_by_series(out, "mm/page_slots.c");
+    let file = made("mm/page_slots.c");
     let source: String = FUNCTIONS.map(|name| cut(&file, name, "}\n")).join("\n");
     let mut rust = String::new();
     let mut list = String::new();

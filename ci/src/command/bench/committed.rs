@@ -187,7 +187,7 @@ pub fn summary(committed: &Committed) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::command::bench::counts::Burst;
 
@@ -224,13 +224,13 @@ mod tests {
         );
     }
 
-    fn read(file: &str) -> String {
+    pub fn read(file: &str) -> String {
         let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         std::fs::read_to_string(checkout.join(file)).unwrap()
     }
 
     /// That a text has this sentence, however its lines break.
-    fn assert_quoted(file: &str, sentence: &str) {
+    pub fn assert_quoted(file: &str, sentence: &str) {
         let text = read(file);
         let words: Vec<&str> = text.split_whitespace().collect();
         assert!(

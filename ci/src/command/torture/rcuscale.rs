@@ -4,7 +4,7 @@
 use crate::facts::boot::BootFacts;
 use anyhow::{Context, Result, ensure};
 use regex::Regex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Its parameter sets.
@@ -19,7 +19,7 @@ const PAIRS: usize = 5;
 /// What `rcuscale` may take with the series, as a multiple of its time without it.
 pub const MOST: f64 = 1.02;
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Scale {
     /// Of each run.
     ns: Vec<u64>,
