@@ -126,10 +126,15 @@ pub(crate) fn in_all_slots() -> usize {
     (0..possible).map(in_slots).sum()
 }
 
-/// Whether a page waits to be freed that `free_pages_nolock()` could not free. May sleep.
-pub(crate) fn is_deferring() -> bool {
+/// How many pages wait to be freed that `free_pages_nolock()` could not free. May sleep.
+pub(crate) fn deferring() -> u64 {
     let events = Events::now();
-    events.deferred() != events.get(bindings::vm_event_item_PGFREE_UNDEFERRED)
+    events.deferred().abs_diff(events.undeferred())
+}
+
+/// Whether one does. May sleep.
+pub(crate) fn is_deferring() -> bool {
+    deferring() != 0
 }
 
 /// How many pages are free or on the pcp lists of any CPU: a free that is left to a worker is not.

@@ -84,16 +84,22 @@ fn charged(n: usize) -> Result<Pile> {
     Ok(pages)
 }
 
-/// Frees the pages with interrupts disabled, and says how long it took until `unused` pages and they
-/// were unused: `None` if they were not within [`SIT`].
-fn free_and_wait(site: &Site, mut pages: Pile, unused: usize) -> Option<Delta> {
-    let wanted = unused + pages.pages().len() - NOISE;
+/// Frees the pages with interrupts disabled, but not for long.
+fn free_irqs_off(site: &Site, pages: &mut Pile) {
     let mut more = true;
-    let start = Instant::<Monotonic>::now();
 
     while more {
         site.run(Context::RawIrqsave, || more = pages.free(CHUNK));
     }
+}
+
+/// Frees the pages with interrupts disabled, and says how long it took until `unused` pages and they
+/// were unused: `None` if they were not within [`SIT`].
+fn free_and_wait(site: &Site, mut pages: Pile, unused: usize) -> Option<Delta> {
+    let wanted = unused + pages.pages().len() - NOISE;
+    let start = Instant::<Monotonic>::now();
+
+    free_irqs_off(site, &mut pages);
     while vm::unused_pages() < wanted {
         if start.elapsed() > SIT {
             return None;
@@ -112,10 +118,7 @@ fn reference() -> Result<Delta> {
     let _pinned = Pinned::new();
     let took = free_and_wait(&site, pages, vm::unused_pages()).ok_or(ETIMEDOUT)?;
 
-    if !wait_for(|| {
-        let events = Events::now();
-        events.deferred() == events.undeferred()
-    }) {
+    if !wait_for(|| !vm::is_deferring()) {
         return Err(ETIMEDOUT);
     }
     fsleep(SETTLE);
@@ -278,13 +281,10 @@ fn beside_preempted() -> Result<(u64, u64)> {
         if nth == 1 {
             let site = KBox::pin_init(Site::new(), GFP_KERNEL)?;
             let mut pages = take(&pages)?;
-            let mut more = true;
 
             // SAFETY: The current task, to which no other policy matters.
             unsafe { bindings::sched_set_fifo(kernel::current!().as_ptr()) };
-            while more {
-                site.run(Context::RawIrqsave, || more = pages.free(CHUNK));
-            }
+            free_irqs_off(&site, &mut pages);
             // Now the thread frees them.
             is_midway.wait_for_completion();
             sitting.sit();
@@ -294,21 +294,15 @@ fn beside_preempted() -> Result<(u64, u64)> {
             is_midway.complete_all();
             sitting.wait();
             if is_begun {
-                before.store(left(), Relaxed);
+                before.store(vm::deferring(), Relaxed);
                 vm::drain_pcp_lists();
-                after.store(left(), Relaxed);
+                after.store(vm::deferring(), Relaxed);
             }
             sitting.end();
         }
         Ok(())
     })?;
     Ok((before.load(Relaxed), after.load(Relaxed)))
-}
-
-/// Pages that are deferred.
-fn left() -> u64 {
-    let events = Events::now();
-    events.deferred() - events.undeferred()
 }
 
 /// Pages of one CPU that another frees with `free_pages_nolock()` do not make its lists longer than

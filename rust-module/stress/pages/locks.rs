@@ -95,10 +95,7 @@ fn calibrate(oracle: &Oracle, desk: &mut Desk, ctx: Context, outcome: Outcome) -
         desk.site.run(ctx, || {
             // Ftrace must see a trylock that fails, as lockdep cannot.
             let _held = (!NAMED).then(|| known.try_lock());
-            oracle.count(&mut one, || match UP && ctx != Context::Nmi {
-                true => drop(known.lock()),
-                false => drop(known.try_lock()),
-            });
+            oracle.count(&mut one, || drop(known.try_lock()));
         });
         if one.calls >= CALLS {
             break;
