@@ -18,18 +18,10 @@ use kernel::{
 use crate::{
     api::Api,
     context::Context,
-    ktap::{
-        tell_tries,
-        Outcome, //
-    },
-    nolocks::raw_spin_lock::{
-        new_raw_spin_lock,
-        RawSpinLock, //
-    },
+    ktap::Outcome,
     task::{
         level,
-        preemptible,
-        Pinned, //
+        preemptible, //
     }, //
 };
 
@@ -123,45 +115,11 @@ extern "C" fn note(name: *const c_char) {
 pub(crate) struct Oracle(());
 
 impl Oracle {
-    /// An oracle that sees locks, or after some tries one that does not, as its user will find.
-    ///
-    /// Arming the probe patches the kernel's text, and an emulator may go on with what it has made
-    /// of that text before: seen once, in some hundred boots of an arm64 with QEMU 7.2.
     pub(crate) fn new() -> Result<Self> {
-        const TRIES: u32 = 8;
-        let known: Pin<KBox<RawSpinLock<()>>> =
-            KBox::pin_init(new_raw_spin_lock!((), "nolocks_seen"), GFP_KERNEL)?;
-
-        for tries in 1..TRIES {
-            let oracle = Self::watch()?;
-            if oracle.sees(&known) {
-                tell_tries(tries);
-                return Ok(oracle);
-            }
-        }
-        tell_tries(TRIES);
-        Self::watch()
-    }
-
-    fn watch() -> Result<Self> {
         // SAFETY: Called by one case, which ends before it is called again, and once the last one is
         // dropped.
         kernel::error::to_result(unsafe { nolocks_watch_locks(note) })?;
         Ok(Self(()))
-    }
-
-    /// Whether this CPU's locks are seen.
-    fn sees(&self, known: &RawSpinLock<()>) -> bool {
-        let mut tally = Tally::new();
-
-        for _ in 0..VISITS {
-            let _pinned = Pinned::new();
-            self.count(&mut tally, || drop(known.lock()));
-            if tally.calls != 0 {
-                break;
-            }
-        }
-        tally.locks(|_| true) != 0
     }
 
     /// Calls `func`, and adds the locks that it took to `tally` unless it was disturbed.

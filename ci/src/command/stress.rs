@@ -10,7 +10,6 @@ use crate::lane::spec::Lane;
 use crate::report::run::LaneReport;
 use crate::run::beside::{ReadyLane, boot_all, how_many};
 use crate::run::finish::finish;
-use crate::run::ready::HUNG;
 use crate::verdict::tally::Tally;
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -88,8 +87,7 @@ impl Job {
             for (report, _) in &reports {
                 let how = match report.problems().join("; ") {
                     why if !why.is_empty() => why,
-                    _ if report.hung.is_empty() => "green".to_owned(),
-                    _ => "green, after a boot that hung".to_owned(),
+                    _ => "green".to_owned(),
                 };
                 println!("repetition {nth} of {repeat}: {}: {how}", report.name);
             }
@@ -97,13 +95,8 @@ impl Job {
                 return finish(run, reports, cache, &tally);
             }
             for (ready, ..) in &lanes {
-                for behind in ["", HUNG] {
-                    let boot = ready.folder.join(format!("{MAIN}{behind}"));
-                    let kept = ready.folder.join(format!("{MAIN}-{nth}{behind}"));
-                    if boot.exists() {
-                        fs::rename(boot, kept)?;
-                    }
-                }
+                let kept = ready.folder.join(format!("{MAIN}-{nth}"));
+                fs::rename(ready.folder.join(MAIN), kept)?;
             }
         }
         if repeat > 1 {
@@ -207,29 +200,5 @@ mod tests {
         }
         assert_eq!(seeds, [seeds[0]; 3]);
         assert!(!dir.path().join("run/main-3").exists());
-    }
-
-    #[test]
-    fn a_repetition_that_hung_at_first_keeps_what_it_left_to_itself() {
-        let dir = tempfile::tempdir().unwrap();
-        // The first and the second repetition, each at its first boot.
-        let script = "echo nth=$nth; case $nth in 1|3) sleep 1000;; esac";
-        let (result, report, boots) = repeated(dir.path(), 3, 3, script);
-        result.unwrap();
-        assert_eq!(boots, 5);
-        for (nth, boot) in [
-            (1, "main-1-hung"),
-            (2, "main-1"),
-            (3, "main-2-hung"),
-            (5, "main"),
-        ] {
-            let console = dir.path().join(format!("run/{boot}/console.txt"));
-            let console = fs::read_to_string(console).unwrap();
-            assert!(
-                console.contains(&format!("nth={nth}\n")),
-                "{boot}: {console}"
-            );
-        }
-        assert_eq!(report.lanes[0].hung, [""; 0]);
     }
 }

@@ -4,7 +4,7 @@
 use crate::base::cache;
 use crate::facts::ending::Ending;
 use crate::facts::ktap::parse_messages;
-use crate::facts::kunit::{open_suites, parse_kunit_results};
+use crate::facts::kunit::parse_kunit_results;
 use crate::facts::scan::{Finding, Rules, debug_locks, messages};
 use crate::facts::suite::Suite;
 use anyhow::{Context, Result};
@@ -19,7 +19,6 @@ pub const ENDING: &str = "ending.json";
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Ended {
     pub ending: Ending,
-    /// With an attempt before it that hung.
     pub took_s: f64,
 }
 
@@ -32,8 +31,6 @@ pub struct BootFacts {
     pub debug_locks: Option<bool>,
     /// No suites where KUnit left nothing; an error where it cannot be read.
     pub kunit: Result<Vec<Suite>, String>,
-    /// Those of KUnit's that the console breaks off in.
-    pub open_suites: Vec<String>,
     /// None if kmemleak could not be asked.
     pub kmemleak: Option<String>,
 }
@@ -78,7 +75,6 @@ impl BootFacts {
                 "" => Ok(Vec::new()),
                 _ => parse_kunit_results(&kunit).map_err(|e| format!("{e:#}")),
             },
-            open_suites: open_suites(&messages),
             kmemleak: left("kmemleak"),
         })
     }

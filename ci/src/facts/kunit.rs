@@ -30,21 +30,6 @@ pub fn parse_kunit_results(text: &str) -> Result<Vec<Suite>> {
     Ok(suites)
 }
 
-/// The suites that began on the console and did not end there.
-pub fn open_suites(messages: &[(usize, String)]) -> Vec<String> {
-    let mut open: Vec<String> = Vec::new();
-    for (_, text) in messages {
-        let text = text.trim();
-        let result = text.trim_start_matches("not ").strip_prefix("ok ");
-        if let Some(name) = text.strip_prefix("# Subtest: ") {
-            open.push(name.to_owned());
-        } else if let Some(name) = result.and_then(|r| r.split(' ').nth(1)) {
-            open.retain(|suite| suite != name);
-        }
-    }
-    open
-}
-
 #[derive(Default)]
 struct Kunit {
     planned: bool,

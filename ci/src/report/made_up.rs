@@ -107,7 +107,6 @@ pub fn lane(name: &str) -> LaneReport {
         }],
         findings: vec![],
         debug_locks: Some(true),
-        hung: vec![],
         consoles: vec!["main".into(), "control-x".into()],
         decoded: vec!["control-x".into()],
         checks: ["boots without a splat", "debug_locks", "control zone-lock"]

@@ -196,7 +196,7 @@ fn lane_section(lane: &LaneReport) -> Result<Markup> {
             p .dim { (lane.arch) ", Linux " (lane.kernel) ", " (lane.accel) ", " (time(lane.duration_s))
                 @if let Some(seed) = suite.and_then(|s| s.seed) { ", seed " (seed) }
                 @if let Some(l) = ledger { ", ledger: " (thousands(l.obtained)) " obtained, " (thousands(l.freed)) " freed" } }
-            @for note in lane.hung.iter().cloned().chain(lane.say_repetitions()) { p { b { "Note: " } (note) } }
+            @if let Some(note) = lane.say_repetitions() { p { b { "Note: " } (note) } }
             p { "Consoles: " @for boot in &lane.consoles {
                 a href={ (lane.name) "/" (boot) "/console.txt" } { (boot) } " "
                 @if lane.decoded.contains(boot) {

@@ -28,8 +28,6 @@ pub struct LaneReport {
     pub controls: Vec<ControlResult>,
     pub findings: Vec<Finding>,
     pub debug_locks: Option<bool>,
-    /// Boots that hung and were repeated.
-    pub hung: Vec<String>,
     /// The folders that hold the console.txt of a boot.
     pub consoles: Vec<String>,
     /// Those of them that have a copy by file and line beside it.

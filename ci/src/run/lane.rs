@@ -7,7 +7,7 @@ use crate::lane::cases::QUEUE;
 use crate::lane::plan::{FAILING, MAIN, Plan, STRESS_CASE};
 use crate::lane::spec::{Control, Lane};
 use crate::report::run::LaneReport;
-use crate::run::ready::{HUNG, Ready};
+use crate::run::ready::Ready;
 use crate::verdict::judge::{judge_control, judge_later_boot, judge_main_boot};
 use crate::verdict::standards::Standards;
 use crate::verdict::tally::Tally;
@@ -120,33 +120,17 @@ pub fn judge_lane(
         controls: results,
         findings: main.boot.findings,
         debug_locks: main.boot.debug_locks,
-        hung: tell_hung(folder, &consoles),
         consoles,
         decoded: Vec::new(),
         checks,
     })
 }
 
-/// The boots that hung and were repeated, for people.
-fn tell_hung(folder: &Path, boots: &[String]) -> Vec<String> {
-    let note = |name: &String| {
-        let kept = folder.join(format!("{name}{HUNG}"));
-        kept.exists().then(|| {
-            let registers = kept.join("registers.txt");
-            format!(
-                "boot {name} hung and was repeated: see {}",
-                registers.display()
-            )
-        })
-    };
-    boots.iter().filter_map(note).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::lane::spec::Lane;
-    use crate::run::ready::tests::{FINE, made_up, small_lane};
+    use crate::run::ready::tests::made_up;
     use serde_json::json;
     use std::collections::BTreeMap;
     use std::fs;
@@ -187,27 +171,5 @@ mod tests {
         let (_, shared) = lane.later_boots().swap_remove(0);
         let plan = read("kunit-numa/plan");
         assert!(!shared.is_empty() && plan.lines().count() == shared.len());
-    }
-
-    #[test]
-    fn a_boot_that_was_repeated_is_told_with_where_it_hung() {
-        for (script, boots) in [
-            (FINE.to_owned(), 0),
-            (
-                format!("if mkdir $HOME/tried; then sleep 1000; else {FINE}; fi"),
-                1,
-            ),
-        ] {
-            let dir = tempfile::tempdir().unwrap();
-            let ready = made_up(dir.path(), small_lane(dir.path(), "x86_64", 3, 60), &script);
-            let plan = Plan::new(&ready.lane.stress, None, &BTreeMap::new());
-            let report = boot_lane(&ready, &json!({}), &plan, &mut Tally::default()).unwrap();
-            assert_eq!(report.hung.len(), boots, "{:?}", report.hung);
-            for told in report.hung {
-                let (what, file) = told.split_once(": see ").unwrap();
-                assert_eq!(what, "boot main hung and was repeated");
-                assert!(Path::new(file).exists(), "{file}");
-            }
-        }
     }
 }

@@ -2,7 +2,6 @@
 //! What follows from what a boot left.
 
 pub mod check;
-pub mod hang;
 pub mod judge;
 pub mod standards;
 pub mod tally;

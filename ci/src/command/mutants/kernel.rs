@@ -257,5 +257,5 @@ fn boot_batch(ready: &Ready, name: &str, batch: &[&Mutant]) -> Result<Duration> 
         run: CASE_LIMIT * (1 + u32::try_from(batch.len())?),
         shutdown: Duration::from_secs(30),
     };
-    Ok(ready.boot_once(name, limits, &[])?.took)
+    Ok(ready.boot_within(name, limits, &[])?.took)
 }
