@@ -77,6 +77,9 @@ bool model_usable(struct page *page);
 /* There is one CPU that all look at, and its bit is the only one. */
 #define guard(name)			guard_##name
 #define guard_preempt()			((void)0)
+/* By it those wait who need what a filler has in hand; no step of another's relies on it. */
+#define guard_spinlock_bh(lock)		((void)0)
+#define scoped_guard(name, lock)
 #define smp_processor_id()		0
 #define this_cpu_ptr(p)			(&model_cpu()->slots)
 #define per_cpu_ptr(p, cpu)		((void)(cpu), &model_cpu()->slots)
@@ -128,7 +131,7 @@ bool model_usable(struct page *page);
 #define set_current_state(state)	model_set_asleep()
 #define __set_current_state(state)	((void)0)
 #define schedule()			model_schedule()
-#define schedule_timeout_idle(timeout)	model_schedule_timeout()
+#define sleep_before_retry()		model_schedule_timeout()
 #define cond_resched_tasks_rcu_qs()	((void)0)
 #define wake_up_process(task)		((void)(task), model_wake())
 #define mod_timer(timer, expires)	model_arm_timer()
