@@ -77,8 +77,8 @@ const BUGS: &[Bug] = &[
                 "	drain_slots(slots, moved ? ~0UL : ~usable);\n	WRITE_ONCE(slots->usable, usable);\n",
             ),
             (
-                "	WRITE_ONCE(slots->zone, zone);\n	drain_slots(slots, moved ? ~0UL : ~usable);\n",
-                "	WRITE_ONCE(slots->zone, zone);\n",
+                "	}\n	drain_slots(slots, moved ? ~0UL : ~usable);\n",
+                "	}\n",
             ),
         ],
     ),

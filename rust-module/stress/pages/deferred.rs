@@ -263,11 +263,11 @@ pub(crate) fn preempted(_env: &Env) -> Result<Outcome> {
     };
     let mut outcome = Outcome::Passed;
 
-    for (who, find) in [("a drain", &drain as &(dyn Fn() + Sync)), ("the worker", &wait)] {
-        let (before, after) = repeat(
-            || beside_preempted(find),
-            |(before, _)| *before > 2 * BATCH,
-        )?;
+    for (who, find) in [
+        ("a drain", &drain as &(dyn Fn() + Sync)),
+        ("the worker", &wait),
+    ] {
+        let (before, after) = repeat(|| beside_preempted(find), |(before, _)| *before > 2 * BATCH)?;
 
         pr_info!("# preempted: left={before} hidden={after} from {who}\n");
         outcome = outcome
