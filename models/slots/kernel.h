@@ -78,7 +78,7 @@ bool model_usable(struct page *page);
 #define guard(name)			guard_##name
 #define guard_preempt()			((void)0)
 /* By it those wait who need what a filler has in hand; no step of another's relies on it. */
-#define guard_spinlock_bh(lock)		((void)0)
+#define guard_spinlock_irqsave(lock)		((void)0)
 #define scoped_guard(name, lock)
 #define smp_processor_id()		0
 #define this_cpu_ptr(p)			(&model_cpu()->slots)
