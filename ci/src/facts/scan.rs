@@ -299,12 +299,21 @@ static STAMP: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"(?:<\d+>)?\[ *\d+\.\d+\](?:\[ *[TC]\d+\])? ?").expect("the pattern is valid")
 });
 
+/// What printk says where one CPU took the console from another in the midst of a message.
+const REPLAY: &str = "** replaying previous printk message **";
+
 /// The console's messages with their line numbers. A line is cut at every time stamp, because a kernel message
-/// may start in the middle of a line that a program was writing.
+/// may start in the middle of a line that a program was writing. What is replayed counts once.
 pub fn messages(console: &str) -> Vec<(usize, String)> {
     let mut out = Vec::new();
     for (i, line) in console.lines().enumerate() {
         let line = ESCAPE.replace_all(line.trim_end(), "");
+        if let Some(begun) = line.strip_suffix(REPLAY) {
+            if begun.is_empty() {
+                out.pop();
+            }
+            continue;
+        }
         let mut parts = STAMP.split(&line).peekable();
         parts.next_if(|first| first.is_empty() && STAMP.is_match(&line));
         out.extend(parts.map(|part| (i + 1, part.to_owned())));

@@ -230,3 +230,25 @@ fn rules_without_a_reason_or_with_a_known_name_are_refused() {
 fn lockdep_stats_without_the_line_say_nothing() {
     assert_eq!(debug_locks(" lock-classes:  560 [max: 8192]\n"), None);
 }
+
+#[test]
+fn a_message_that_printk_replays_counts_once() {
+    let whole = "[   15.584033][  T175] ODEBUG: activate active (active state 0) object: 0 object type: nolocks_queue hint: 0x0";
+    let marker = "** replaying previous printk message **";
+    let cut = &whole[..90];
+    for console in [
+        format!("before\n{cut}\n{marker}\n{whole}\n"),
+        format!("before\n{cut}{marker}\n{whole}\n"),
+        format!("before\n{whole}\n"),
+    ] {
+        let texts: Vec<String> = messages(&console)
+            .into_iter()
+            .map(|(_, text)| text)
+            .collect();
+        assert_eq!(
+            texts,
+            ["before", whole.split("] ").nth(1).unwrap()],
+            "{console}"
+        );
+    }
+}
