@@ -47,6 +47,7 @@ use crate::{
     task::{
         breathe,
         wait_for,
+        wait_within,
         Pinned, //
     },
     threads,
@@ -256,10 +257,9 @@ pub(crate) fn preempted(_env: &Env) -> Result<Outcome> {
         vm::drain_pcp_lists();
     };
     let wait = || {
-        let start = Instant::<Monotonic>::now();
-        while vm::deferring() > BATCH && start.elapsed().as_nanos() < SIT.as_nanos() / 2 {
-            breathe();
-        }
+        wait_within(Delta::from_nanos(SIT.as_nanos() / 2), || {
+            vm::deferring() <= BATCH
+        });
     };
     let mut outcome = Outcome::Passed;
 
