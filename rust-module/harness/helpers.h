@@ -37,6 +37,7 @@ unsigned int nolocks_online_cpus(void);
 unsigned int nolocks_in_slots(unsigned int cpu);
 void nolocks_wait_for_a_work(void);
 unsigned long nolocks_unused_pages(void);
+bool nolocks_zone_is_locked(void);
 unsigned long nolocks_reclaimed_pages(void);
 int nolocks_pcp_excess(void);
 unsigned int nolocks_zones(int nid);

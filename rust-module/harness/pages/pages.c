@@ -95,6 +95,18 @@ unsigned long nolocks_unused_pages(void)
 	return pages;
 }
 
+bool nolocks_zone_is_locked(void)
+{
+	struct zone *zone;
+	int nid;
+
+	for_each_online_node(nid)
+		nolocks_for_each_zone(zone, nid)
+			if (spin_is_locked(&zone->lock))
+				return true;
+	return false;
+}
+
 /* Since boot. */
 unsigned long nolocks_reclaimed_pages(void)
 {

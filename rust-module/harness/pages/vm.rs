@@ -21,6 +21,7 @@ use crate::{
 )]
 extern "C" {
     fn nolocks_unused_pages() -> c_ulong;
+    fn nolocks_zone_is_locked() -> bool;
     fn nolocks_reclaimed_pages() -> c_ulong;
     fn nolocks_pcp_excess() -> c_int;
     fn nolocks_this_node() -> c_int;
@@ -141,6 +142,12 @@ pub(crate) fn is_deferring() -> bool {
 pub(crate) fn unused_pages() -> usize {
     // SAFETY: Only reads.
     unsafe { nolocks_unused_pages() as usize }
+}
+
+/// Whether somebody has the `zone->lock` of any zone.
+pub(crate) fn is_zone_locked() -> bool {
+    // SAFETY: Only reads.
+    unsafe { nolocks_zone_is_locked() }
 }
 
 /// How many pages were taken back from a page cache, or from whoever had them, since boot.

@@ -42,14 +42,20 @@ impl Sitting {
         let start = Instant::<Monotonic>::now();
 
         self.0.store(Self::SITS, Release);
-        while self.0.load(Acquire) != Self::OVER && start.elapsed() < SIT {
+        while self.is_on() && start.elapsed() < SIT {
             kernel::processor::cpu_relax();
         }
+        self.end();
+    }
+
+    /// Whether the other CPU still sits: what comes later it may have waited for.
+    pub(crate) fn is_on(&self) -> bool {
+        self.0.load(Acquire) == Self::SITS
     }
 
     /// Waits until the other CPU sits.
     pub(crate) fn wait(&self) {
-        wait_for(|| self.0.load(Acquire) == Self::SITS);
+        wait_for(|| self.is_on());
     }
 
     pub(crate) fn end(&self) {

@@ -66,6 +66,8 @@ const STUCK: usize = 1_024;
 const NOISE: usize = STUCK / 2;
 /// In which others leave a CPU that is to sit.
 const SETTLE: Delta = Delta::from_millis(20);
+/// For a thread that frees them: less than a batch takes.
+const A_FEW_PAGES: Delta = Delta::from_micros(50);
 /// `DEFERRED_FREE_BATCH`.
 const BATCH: u64 = 64;
 /// Freed in one visit, so that interrupts are not off for long.
@@ -283,13 +285,14 @@ pub(crate) fn preempted(_env: &Env) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// How many pages were deferred when the thread was preempted, and after `find` was to find them.
+/// How many pages were deferred when the thread was preempted, and after `find` was to find them while
+/// it could not run.
 fn beside_preempted(find: &(dyn Fn() + Sync)) -> Result<(u64, u64)> {
     let sitting = Sitting::new();
     let is_midway = KBox::pin_init(Completion::new(), GFP_KERNEL)?;
     let pages = KBox::pin_init(new_mutex!(charged(FREED)?), GFP_KERNEL)?;
     let before = Atomic::new(0);
-    let after = Atomic::new(u64::MAX);
+    let after = Atomic::new(0);
     let events = Events::now();
 
     threads::run(2, &|nth| {
@@ -304,6 +307,10 @@ fn beside_preempted(find: &(dyn Fn() + Sync)) -> Result<(u64, u64)> {
             free_irqs_off(&site, &mut pages);
             // Now the thread frees them.
             is_midway.wait_for_completion();
+            // One that has zone->lock keeps it from whoever frees a page: it may go on a little.
+            while vm::is_zone_locked() {
+                fsleep(A_FEW_PAGES);
+            }
             sitting.sit();
         } else {
             let is_begun =
@@ -311,9 +318,11 @@ fn beside_preempted(find: &(dyn Fn() + Sync)) -> Result<(u64, u64)> {
             is_midway.complete_all();
             sitting.wait();
             if is_begun {
-                before.store(vm::deferring(), Relaxed);
+                let deferring = vm::deferring();
+                before.store(deferring, Relaxed);
                 find();
-                after.store(vm::deferring(), Relaxed);
+                let found = sitting.is_on().then(vm::deferring);
+                after.store(found.unwrap_or(deferring), Relaxed);
             }
             sitting.end();
         }
