@@ -54,15 +54,10 @@ pub(crate) const PATIENCE: Delta = Delta::from_secs(60);
 
 /// Waits until `done` says so, where the caller may sleep. False when it never did.
 pub(crate) fn wait_for(done: impl Fn() -> bool) -> bool {
-    wait_within(PATIENCE, done)
-}
-
-/// As [`wait_for()`], for so long at most.
-pub(crate) fn wait_within(limit: Delta, done: impl Fn() -> bool) -> bool {
     let start = Instant::<Monotonic>::now();
 
     while !done() {
-        if start.elapsed() > limit {
+        if start.elapsed() > PATIENCE {
             return false;
         }
         breathe();

@@ -47,7 +47,6 @@ use crate::{
     task::{
         breathe,
         wait_for,
-        wait_within,
         Pinned, //
     },
     threads,
@@ -247,7 +246,7 @@ fn beside_dying() -> Result<Option<Away>> {
 }
 
 /// A thread that frees what its CPU has deferred may be preempted by another for as long as that likes:
-/// a worker, and whoever drains the lists, finds all but the batch in its hands.
+/// the worker finds all but the batch in its hands.
 pub(crate) fn preempted(_env: &Env) -> Result<Outcome> {
     if !cfg!(CONFIG_PREEMPT_RT) {
         return Ok(Outcome::Skipped("an interrupt frees them here"));
@@ -255,39 +254,22 @@ pub(crate) fn preempted(_env: &Env) -> Result<Outcome> {
     if threads::online_cpus().get() < 2 {
         return Ok(Outcome::Skipped("there is no other CPU"));
     }
-    let drain = || {
-        vm::drain_pcp_lists();
-    };
-    let wait = || {
-        wait_within(Delta::from_nanos(SIT.as_nanos() / 2), || {
-            vm::deferring() <= BATCH
-        });
-    };
-    let mut outcome = Outcome::Passed;
+    let (before, after) = repeat(beside_preempted, |(before, _)| *before > 2 * BATCH)?;
 
-    for (who, find) in [
-        ("a drain", &drain as &(dyn Fn() + Sync)),
-        ("the worker", &wait),
-    ] {
-        let (before, after) = repeat(|| beside_preempted(find), |(before, _)| *before > 2 * BATCH)?;
-
-        pr_info!("# preempted: left={before} hidden={after} from {who}\n");
-        outcome = outcome
-            .check(
-                before > 2 * BATCH,
-                fmt!("the thread was through before it could be preempted"),
-            )
-            .check(
-                after <= BATCH,
-                fmt!("{who} left {after} pages to a thread that cannot run"),
-            );
-    }
-    Ok(outcome)
+    pr_info!("# preempted: left={before} hidden={after}\n");
+    Ok(Outcome::Passed
+        .check(
+            before > 2 * BATCH,
+            fmt!("the thread was through before it could be preempted"),
+        )
+        .check(
+            after <= BATCH,
+            fmt!("the worker left {after} pages to a thread that cannot run"),
+        ))
 }
 
-/// How many pages were deferred when the thread was preempted, and after `find` was to find them while
-/// it could not run.
-fn beside_preempted(find: &(dyn Fn() + Sync)) -> Result<(u64, u64)> {
+/// How many pages were deferred when the thread was preempted, and while it could not run.
+fn beside_preempted() -> Result<(u64, u64)> {
     let sitting = Sitting::new();
     let is_midway = KBox::pin_init(Completion::new(), GFP_KERNEL)?;
     let pages = KBox::pin_init(new_mutex!(charged(FREED)?), GFP_KERNEL)?;
@@ -320,9 +302,16 @@ fn beside_preempted(find: &(dyn Fn() + Sync)) -> Result<(u64, u64)> {
             if is_begun {
                 let deferring = vm::deferring();
                 before.store(deferring, Relaxed);
-                find();
-                let found = sitting.is_on().then(vm::deferring);
-                after.store(found.unwrap_or(deferring), Relaxed);
+                after.store(deferring, Relaxed);
+                wait_for(|| {
+                    // What is freed when the other does not sit any more the thread may have freed.
+                    let deferring = vm::deferring();
+                    let is_on = sitting.is_on();
+                    if is_on {
+                        after.store(deferring, Relaxed);
+                    }
+                    !is_on || deferring <= BATCH
+                });
             }
             sitting.end();
         }
