@@ -9,16 +9,19 @@ use std::{env, fs};
 const PATCHES: &str = "../../patches";
 
 /// In the order of the file.
-const FUNCTIONS: [&str; 10] = [
+const FUNCTIONS: [&str; 13] = [
     "static struct page *slot_take(",
     "static struct page *slots_push(",
     "static unsigned int drain_slots(",
     "static bool fill_slots(",
+    "static void fill_slots_or_ask(",
     "static int page_slots_thread(",
     "static void arm_late_timer(",
     "static void page_slots_late_fn(",
     "static void page_slots_irq_work_fn(",
     "struct page *page_slots_pop(",
+    "static void fill_all_cpus(",
+    "void page_slots_drain(",
     "static void update_cpu(",
 ];
 
@@ -178,6 +181,32 @@ const BUGS: &[Bug] = &[
             "false",
         )],
     ),
+    // Nobody waits for what a filler has in hand: not who needs just these pages,
+    (
+        "zone_drained_beside_a_filler",
+        &[("	scoped_guard(spinlock_irqsave, &page_slots_fill_lock)\n		;\n", "")],
+    ),
+    // nor who disables its lists,
+    (
+        "zone_disabled_beside_a_filler",
+        &[("	scoped_guard(spinlock_irqsave, &page_slots_fill_lock) {\n", "	{\n")],
+    ),
+    // or the filler lets go of the lock before its pages,
+    (
+        "filled_without_the_lock",
+        &[(
+            "	guard(spinlock_irqsave)(&page_slots_fill_lock);\n",
+            "	scoped_guard(spinlock_irqsave, &page_slots_fill_lock)\n		;\n",
+        )],
+    ),
+    // or has counted before it has the lock.
+    (
+        "counted_before_the_lock",
+        &[(
+            "	guard(spinlock_irqsave)(&page_slots_fill_lock);\n	wanted = hweight_long(READ_ONCE(slots->usable) & ~READ_ONCE(slots->full));\n	if (!wanted)\n		return true;\n",
+            "	wanted = hweight_long(READ_ONCE(slots->usable) & ~READ_ONCE(slots->full));\n	if (!wanted)\n		return true;\n	guard(spinlock_irqsave)(&page_slots_fill_lock);\n",
+        )],
+    ),
     // The timer is not armed again where it found too little memory.
     (
         "timer_not_armed_again",
@@ -272,7 +301,7 @@ fn main() {
             &format!("{name}.c"),
             format!(
                 "#include \"kernel.h\"\n{text}\nconst struct code {name} = {{ slots_push, page_slots_pop, \
-                 drain_slots,\n\tupdate_cpu, page_slots_thread, page_slots_late_fn }};\n"
+                 drain_slots,\n\tupdate_cpu, page_slots_drain, page_slots_thread, page_slots_late_fn }};\n"
             ),
         ));
         rust += &format!("    static {name}: Code;\n");

@@ -44,6 +44,8 @@ void model_set_bit(unsigned long nr, void *word);
 bool model_test_and_set_bit(unsigned long nr, void *word);
 bool model_test_and_clear_bit(unsigned long nr, void *word, bool ordered);
 void model_mb(void);
+int model_lock(void);
+void model_unlock(int *held);
 int model_rmqueue(int nr_pages, unsigned long *pages);
 void model_free(unsigned long pages);
 void model_set_asleep(void);
@@ -77,9 +79,11 @@ bool model_usable(struct page *page);
 /* There is one CPU that all look at, and its bit is the only one. */
 #define guard(name)			guard_##name
 #define guard_preempt()			((void)0)
-/* By it those wait who need what a filler has in hand; no step of another's relies on it. */
-#define guard_spinlock_irqsave(lock)		((void)0)
-#define scoped_guard(name, lock)
+#define guard_spinlock_irqsave(lock)	\
+	int held __attribute__((cleanup(model_unlock), unused)) = model_lock()
+#define scoped_guard(name, lock)	\
+	for (int held __attribute__((cleanup(model_unlock))) = model_lock(), left = held; \
+	     left; left = 0)
 #define smp_processor_id()		0
 #define this_cpu_ptr(p)			(&model_cpu()->slots)
 #define per_cpu_ptr(p, cpu)		((void)(cpu), &model_cpu()->slots)
@@ -91,6 +95,8 @@ bool model_usable(struct page *page);
 #define cpumask_set_cpu(cpu, mask)	model_set_bit(cpu, mask)
 #define cpumask_test_and_set_cpu(cpu, mask)	model_test_and_set_bit(cpu, mask)
 #define cpumask_test_and_clear_cpu(cpu, mask)	model_test_and_clear_bit(cpu, mask, true)
+#define for_each_possible_cpu(cpu)	for ((cpu) = 0; (cpu) < 1; (cpu)++)
+#define for_each_cpu(cpu, mask)		for_each_possible_cpu(cpu)
 #define for_each_cpu_wrap(cpu, mask, first)	\
 	for ((cpu) = 0, (void)(first); (cpu) < 1 && model_read(mask); (cpu)++)
 
@@ -138,6 +144,7 @@ bool model_usable(struct page *page);
 #define timer_pending(timer)		model_timer_pending()
 
 static struct page *page_slots_pop(struct zone *zone, int migratetype);
+static void page_slots_drain(struct zone *zone);
 static void page_slots_irq_work_fn(struct irq_work *irq_work);
 
 /* What model.rs calls */
@@ -146,6 +153,7 @@ struct code {
 	struct page *(*pop)(struct zone *zone, int migratetype);
 	unsigned int (*drain)(struct page_slots *slots, unsigned long which);
 	void (*update)(unsigned int cpu);
+	void (*drain_zone)(struct zone *zone);
 	int (*thread)(void *unused);
 	void (*late)(struct timer_list *unused);
 };

@@ -8,11 +8,13 @@
 
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*, fence};
+use loom::sync::{Mutex, MutexGuard};
 use std::cell::{Cell, RefCell};
+use std::mem::transmute;
 use std::panic::{catch_unwind, resume_unwind};
 use std::ptr::null;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool as Flag, AtomicUsize as Counter};
-use std::sync::{Arc, Mutex};
 
 /// `struct code` of kernel.h. A page and a zone are their numbers.
 #[repr(C)]
@@ -21,6 +23,7 @@ struct Code {
     pop: unsafe extern "C-unwind" fn(usize, i32) -> usize,
     drain: unsafe extern "C-unwind" fn(*const Cpu, usize) -> u32,
     update: unsafe extern "C-unwind" fn(u32),
+    drain_zone: unsafe extern "C-unwind" fn(usize),
     thread: unsafe extern "C-unwind" fn(*const ()) -> i32,
     late: unsafe extern "C-unwind" fn(*const ()),
 }
@@ -62,8 +65,12 @@ pub enum Op {
     Lower(usize),
     /// Have the slots be another zone's.
     Move,
-    /// Drain as `page_slots_drain()` does, whatever is usable.
+    /// Drain what is in the slots, whatever is usable.
     Drain,
+    /// Need all pages, which are isolated by now, as a contiguous range does.
+    NeedAll,
+    /// Need them as who has disabled the zone's lists does.
+    Disable,
     /// Fill the slots until nobody asks, while there is memory or none.
     Thread { memory: bool },
     /// The timer's function, while there is memory or none.
@@ -83,8 +90,9 @@ pub struct Slots {
     pub woken: AtomicBool,
     /// The timer will expire.
     pub armed: AtomicBool,
+    fill_lock: Mutex<()>,
     pages: Vec<Page>,
-    /// Those that the buddy allocator has for the slots.
+    /// Those that the buddy allocator has for the slots, under zone->lock.
     free: Mutex<Vec<usize>>,
     pub interrupted: Counter,
 }
@@ -120,6 +128,7 @@ impl Slots {
             words: words.map(AtomicUsize::new),
             woken: AtomicBool::new(false),
             armed: AtomicBool::new(false),
+            fill_lock: Mutex::new(()),
             pages: (0..pages)
                 .map(|n| Page {
                     content: UnsafeCell::new(if is_full(n) { PREPARED } else { USED }),
@@ -150,6 +159,12 @@ impl Slots {
         }
     }
 
+    /// All are in the buddy allocator: none is in a slot, or on its way from or to one.
+    fn assert_nobody_has_a_page(&self) {
+        let held = self.pages.iter().all(|page| page.held.load(SeqCst));
+        assert!(held, "somebody has a page in hand");
+    }
+
     pub fn count(&self) -> usize {
         self.words[FULL].load(Relaxed).count_ones() as usize
     }
@@ -160,6 +175,8 @@ impl Slots {
 pub struct Cpu {
     /// What the code takes the addresses of.
     words: [Cell<usize>; WORDS],
+    /// If it has the lock of the fillers.
+    guard: Cell<Option<MutexGuard<'static, ()>>>,
     slots: Arc<Slots>,
     /// The last one is next, so many steps from now, in whatever is then running.
     interrupts: RefCell<Vec<(usize, Op)>>,
@@ -180,6 +197,7 @@ impl Cpu {
     pub fn new(slots: &Arc<Slots>, interrupts: Vec<(usize, Op)>) -> Self {
         Self {
             words: Default::default(),
+            guard: Cell::new(None),
             slots: slots.clone(),
             interrupts: RefCell::new(interrupts),
             memory: Cell::new(true),
@@ -284,6 +302,16 @@ impl Cpu {
             Op::Lower(limit) => self.update(ZONE, limit),
             Op::Move => self.update(OTHER_ZONE, MAX_SLOTS),
             Op::Drain => self.drain(!0),
+            Op::NeedAll => {
+                self.slots.free.lock().unwrap().clear();
+                // SAFETY: As above.
+                unsafe { ((*self.slots.code).drain_zone)(ZONE) };
+                self.slots.assert_nobody_has_a_page();
+            }
+            Op::Disable => {
+                self.update(ZONE, 0);
+                self.slots.assert_nobody_has_a_page();
+            }
             Op::Thread { memory } => {
                 self.memory.set(memory);
                 // SAFETY: As above. It can only be left by unwinding, and has nothing to drop.
@@ -382,6 +410,23 @@ extern "C-unwind" fn model_test_and_clear_bit(
 #[unsafe(no_mangle)]
 extern "C-unwind" fn model_mb() {
     here(|_| fence(SeqCst));
+}
+
+#[unsafe(no_mangle)]
+extern "C-unwind" fn model_lock() -> i32 {
+    here(|cpu| {
+        let guard = cpu.slots.fill_lock.lock().unwrap();
+        // SAFETY: The lock lives as long as this CPU, which drops the guard.
+        cpu.guard.set(Some(unsafe {
+            transmute::<MutexGuard<'_, ()>, MutexGuard<'static, ()>>(guard)
+        }));
+    });
+    1
+}
+
+#[unsafe(no_mangle)]
+extern "C-unwind" fn model_unlock(_held: &i32) {
+    here(|cpu| drop(cpu.guard.take()));
 }
 
 /// Pages of the buddy allocator, prepared.

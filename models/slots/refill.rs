@@ -81,6 +81,41 @@ fn explore(bug: &'static str, fillers: Fillers) {
     stderr().write_all(line.as_bytes()).unwrap();
 }
 
+/// Who needs just these pages, beside a filler that has some in hand.
+fn need(bug: &'static str, need: Op, filler: Op) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(5);
+    model.check(move || {
+        let slots = Arc::new(Slots::new(bug, &[true, false], &[true, true], 3));
+        let cpu = Cpu::new(&slots, Vec::new());
+        let filler = thread::spawn(move || cpu.run(filler));
+        Cpu::new(&slots, Vec::new()).run(need);
+        filler.join().unwrap();
+        slots.settle();
+    });
+}
+
+#[test]
+fn who_needs_a_page_waits_for_who_has_it_in_hand() {
+    for filler in [Thread { memory: true }, Late { memory: true }] {
+        for (op, bugs) in [
+            (
+                NeedAll,
+                ["zone_drained_beside_a_filler", "filled_without_the_lock"],
+            ),
+            (
+                Disable,
+                ["zone_disabled_beside_a_filler", "counted_before_the_lock"],
+            ),
+        ] {
+            need(FAITHFUL, op, filler);
+            for bug in bugs {
+                expect(bug, "somebody has a page in hand", || need(bug, op, filler));
+            }
+        }
+    }
+}
+
 #[test]
 fn what_was_taken_out_comes_back() {
     explore(FAITHFUL, Fillers::Thread);
@@ -103,11 +138,17 @@ fn every_bug_is_found() {
         ("asked_by_others", Fillers::Stuck),
         ("timer_not_armed_again", Fillers::Both { memory: false }),
     ] {
-        let panic = std::panic::catch_unwind(|| explore(bug, fillers)).expect_err(bug);
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        assert!(
-            text.is_some_and(|text| text.contains("nobody fills a slot again")),
-            "{bug}: {text:?}"
-        );
+        expect(bug, "nobody fills a slot again", || explore(bug, fillers));
     }
+}
+
+/// The bug is found, and by what `message` is about.
+fn expect(bug: &str, message: &str, explore: impl FnOnce() + std::panic::UnwindSafe) {
+    let panic = std::panic::catch_unwind(explore).expect_err(bug);
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or(panic.downcast_ref::<&str>().copied());
+    assert!(
+        text.is_some_and(|text| text.contains(message)),
+        "{bug}: {text:?}"
+    );
 }
