@@ -2,6 +2,7 @@
 //! `make series-check` : every prefix builds, boots and adds no warning.
 
 use crate::base::cache::{Lock, read_json, remove_dir, sha256, write_json};
+use crate::base::progress::say;
 use crate::build::kernel::{Recipe, Stamp};
 use crate::build::make::LOG;
 use crate::command::job::{DEFAULT_LANE, Job};
@@ -90,10 +91,16 @@ pub fn run(job: &Job) -> Result<()> {
         _alone: job.cache.lock("series-check")?,
     };
     let mut tally = Tally::default();
+    say("mainline, for the warnings that it has itself");
     let before = prefixes.built(&series.prefix(0), None)?;
     let before = warnings(&fs::read_to_string(before.join(LOG))?);
     for n in 1..=series.patches.len() {
         let what = format!("patches 1 to {n}");
+        say(&format!(
+            "patch {n} of {}: {}",
+            series.patches.len(),
+            series.patches[n - 1].subject
+        ));
         let built = prefixes.built(&series.prefix(n), Some(&before));
         let dir = built.as_ref().ok().cloned();
         tally.check(
@@ -155,8 +162,10 @@ impl Prefixes<'_> {
         let place = self.dir.join(&sha256(serde_json::to_string(&stamp)?)[..16]);
         self.used.insert(place.clone());
         if place.exists() {
+            say("its kernel is in the cache");
             return Ok(place);
         }
+        say("no kernel of these patches, this config and these tools is in the cache");
         let source = self.job.source(None, prefix, SLOT)?;
         let dir = self.recipe.place(cache, &source)?.dir;
         let earlier = begin(&dir, &stamp, before.is_none())?;
