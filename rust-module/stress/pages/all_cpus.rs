@@ -174,7 +174,7 @@ fn worker(
 
     loop {
         let over = match end {
-            End::Pages(pages) => stat.obtained >= pages || stat.attempts > 8 * pages + 100_000,
+            End::Pages(pages) => stat.obtained >= pages || stat.attempts > 2 * pages + 10_000,
             End::Told(over) => over.load(Relaxed),
             End::Time(end) => (end - Instant::now()).is_negative(),
         };

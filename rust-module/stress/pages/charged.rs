@@ -16,10 +16,7 @@ use crate::{
         wait_for,
         Pinned, //
     },
-    vm::{
-        self,
-        Events, //
-    }, //
+    vm::Events, //
 };
 
 extern "C" {
@@ -55,46 +52,36 @@ pub(crate) fn charged(env: &Env) -> Result<Outcome> {
     };
     let more = || charge().unwrap_or(first) - first;
 
-    // Every drain frees what was left to the worker, but for what the worker has begun with: only
-    // without one it is seen that the worker comes.
-    for (drain, by) in [(false, "worker"), (true, "drain")] {
-        for ctx in env.contexts() {
-            let _pinned = Pinned::new();
-            let name = ctx.name();
+    for ctx in env.contexts() {
+        let _pinned = Pinned::new();
+        let name = ctx.name();
 
-            for _ in 0..pages {
-                desk.pile.push(Held::obtain_as_usual(true).ok_or(ENOMEM)?);
-            }
-            let charged = more();
-            let before = Events::now().deferred();
-            desk.free(ctx);
-            let deferred = Events::now().deferred() - before;
-
-            if drain {
-                vm::drain_pcp_lists();
-            }
-            let returned = wait_for(|| more() <= slack);
-            pr_info!(
-                "# charged: context={name} by={by} pages={pages} charged={charged} deferred={deferred} left={}\n",
-                more()
-            );
-            outcome = outcome
-                .check(
-                    charged >= pages as c_long - slack,
-                    fmt!("{name}: {charged} pages of {pages} were charged"),
-                )
-                .check(
-                    !is_deferred(ctx) || deferred >= pages as u64,
-                    fmt!("{name}: {deferred} pages of {pages} were left to the worker"),
-                )
-                .check(
-                    returned,
-                    fmt!(
-                        "{name}: {} pages are still charged after the {by}, {slack} may be",
-                        more()
-                    ),
-                );
+        for _ in 0..pages {
+            desk.pile.push(Held::obtain_as_usual(true).ok_or(ENOMEM)?);
         }
+        let charged = more();
+        let before = Events::now().deferred();
+        desk.free(ctx);
+        let deferred = Events::now().deferred() - before;
+
+        let returned = wait_for(|| more() <= slack);
+        pr_info!(
+            "# charged: context={name} pages={pages} charged={charged} deferred={deferred} left={}\n",
+            more()
+        );
+        outcome = outcome
+            .check(
+                charged >= pages as c_long - slack,
+                fmt!("{name}: {charged} pages of {pages} were charged"),
+            )
+            .check(
+                !is_deferred(ctx) || deferred >= pages as u64,
+                fmt!("{name}: {deferred} pages of {pages} were left to the worker"),
+            )
+            .check(
+                returned,
+                fmt!("{name}: {} pages are still charged, {slack} may be", more()),
+            );
     }
     Ok(desk.check(outcome))
 }

@@ -23,7 +23,8 @@ use crate::{
         Mobility,
         NoLocksFlags, //
     },
-    task::Pinned, //
+    task::Pinned,
+    vm::Limit, //
 };
 
 #[allow(
@@ -43,6 +44,14 @@ fn is_cma(held: &Held) -> bool {
 }
 
 pub(crate) fn never_unmovable(_env: &Env) -> Result<Outcome> {
+    // Slots that are filled meanwhile would have no end.
+    match Limit::open()? {
+        Some(limit) => limit.during(b"0", never_off_the_lists),
+        None => never_off_the_lists(),
+    }
+}
+
+fn never_off_the_lists() -> Result<Outcome> {
     const WANTED: usize = 32;
     /// More than the lists hold at their fullest.
     const ROOM: usize = 1 << 16;
@@ -85,9 +94,7 @@ pub(crate) fn never_unmovable(_env: &Env) -> Result<Outcome> {
         // To the end: it is when nothing else is left that a CMA page is tempting.
         while let Some(held) = Held::obtain(Api::NoLocks, flags) {
             stat.add(1, 1);
-            if pile.push(held).is_none() {
-                break;
-            }
+            pile.push(held).ok_or(ENOSPC)?;
         }
         stat.add(1, 0);
     }

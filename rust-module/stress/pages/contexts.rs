@@ -111,7 +111,11 @@ pub(crate) fn context(env: &Env, ctx: Context) -> Result<Outcome> {
     }
     outcome = outcome.check(
         volume(&mut desk, ctx, Api::NoLocks, env.config.pages, &mut stat)?,
-        fmt!("lists and slots stayed empty after {} pages", stat.obtained),
+        fmt!(
+            "lists and slots were empty: {} pages in {} attempts",
+            stat.obtained,
+            stat.attempts
+        ),
     );
     stat.print(ctx.name(), Api::NoLocks);
 
@@ -126,7 +130,8 @@ pub(crate) fn context(env: &Env, ctx: Context) -> Result<Outcome> {
     Ok(desk.check(outcome))
 }
 
-/// Obtains `pages` pages in `ctx`. Gives up, with false, when warm lists have nothing.
+/// Obtains `pages` pages in `ctx`. False if one of four attempts or more was in vain, or warm lists have
+/// nothing, when it gives up.
 fn volume(desk: &mut Desk, ctx: Context, api: Api, pages: u64, stat: &mut Stat) -> Result<bool> {
     const PATIENCE: u32 = 100;
     let burst = ctx.chunk(2 * PROMISED);
@@ -146,7 +151,7 @@ fn volume(desk: &mut Desk, ctx: Context, api: Api, pages: u64, stat: &mut Stat) 
         }
         breathe();
     }
-    Ok(true)
+    Ok(4 * stat.obtained >= 3 * stat.attempts)
 }
 
 /// Pages obtained in one context are freed in another, for every pair.

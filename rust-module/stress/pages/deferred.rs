@@ -275,7 +275,7 @@ fn beside_preempted() -> Result<(u64, u64)> {
     let pages = KBox::pin_init(new_mutex!(charged(FREED)?), GFP_KERNEL)?;
     let before = Atomic::new(0);
     let after = Atomic::new(0);
-    let events = Events::now();
+    let undeferred = Atomic::new(u64::MAX);
 
     threads::run(2, &|nth| {
         let _pinned = Pinned::new();
@@ -287,6 +287,8 @@ fn beside_preempted() -> Result<(u64, u64)> {
             // SAFETY: The current task, to which no other policy matters.
             unsafe { bindings::sched_set_fifo(kernel::current!().as_ptr()) };
             free_irqs_off(&site, &mut pages);
+            // What the worker has freed by now is none of the thread's.
+            undeferred.store(Events::now().undeferred(), Relaxed);
             // Now the thread frees them.
             is_midway.wait_for_completion();
             // One that has zone->lock keeps it from whoever frees a page: it may go on a little.
@@ -295,8 +297,9 @@ fn beside_preempted() -> Result<(u64, u64)> {
             }
             sitting.sit();
         } else {
-            let is_begun =
-                wait_for(|| Events::now().undeferred() > events.undeferred() + 2 * BATCH);
+            let is_begun = wait_for(|| {
+                Events::now().undeferred() > undeferred.load(Relaxed).saturating_add(2 * BATCH)
+            });
             is_midway.complete_all();
             sitting.wait();
             if is_begun {

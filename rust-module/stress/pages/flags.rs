@@ -35,6 +35,8 @@ pub(crate) fn flags(env: &Env) -> Result<Outcome> {
         let node = vm::this_node();
         let highest = vm::zones()[0].1;
 
+        // That another node's page is refused, and one outside of the cpuset, KUnit's no_locks_this_node
+        // says: here all pages at hand are of this node.
         for (name, flags) in [
             ("none", NoLocksFlags::NONE),
             ("this_node", NoLocksFlags::NONE.this_node()),

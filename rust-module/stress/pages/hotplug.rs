@@ -184,7 +184,6 @@ pub(crate) fn kworkers(env: &Env) -> Result<Outcome> {
 fn blocked_kworkers(env: &Env) -> Result<Outcome> {
     let all = probes::kworkers();
     // Others have works that wait as well, now and then: each try asks both.
-    let mut without = 0;
     let pair = || -> Result<(u32, Option<u32>)> {
         env.give_up_slots();
         let before = blocked_beside_hotplug()?;
@@ -192,8 +191,7 @@ fn blocked_kworkers(env: &Env) -> Result<Outcome> {
         let Some(before) = before else {
             return Ok((0, None));
         };
-        without = before.max(without);
-        Ok((without, blocked_beside_hotplug()?))
+        Ok((before, blocked_beside_hotplug()?))
     };
     let (without, with) = repeat(pair, |(without, with)| {
         with.is_none_or(|with| with <= *without)

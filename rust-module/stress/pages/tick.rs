@@ -185,9 +185,12 @@ fn wanted_permille(env: &Env, beside: Option<Kind>) -> u32 {
 /// `alloc_pages_nolock()` instead, beside the same shells: a scheduler's program was thrown out because it had
 /// failed with 1.9 GB free, while forks held the locks that it tries.
 ///
-/// First without slots, as mainline is, for a tenth of the time: nothing at all on `PREEMPT_RT`, and what
-/// the trylocks give elsewhere.
+/// First without slots, as mainline is, for a tenth of the time: nothing at all on `PREEMPT_RT`. Elsewhere
+/// the trylocks succeed often enough without them.
 pub(crate) fn nolock_beside_forks(env: &Env) -> Result<Outcome> {
+    if !cfg!(CONFIG_PREEMPT_RT) {
+        return Ok(Outcome::Skipped("the trylocks succeed without slots"));
+    }
     let Some(limit) = Limit::open()? else {
         return Ok(Outcome::Skipped(Limit::MISSING));
     };
@@ -215,10 +218,14 @@ pub(crate) fn nolock_beside_forks(env: &Env) -> Result<Outcome> {
     without.print("nolock_without_slots", ask.api);
     with.stat.print("nolock_beside_forks", ask.api);
     Ok(with.check(Outcome::Passed, &ask).check(
-        !cfg!(CONFIG_PREEMPT_RT) || without.obtained == 0,
+        without.obtained == 0,
         fmt!("{} pages came from nowhere without slots", without.obtained),
     ))
 }
+
+/// Page faults of who forks, or pages that were reclaimed from readers, at the least: a program that ends
+/// soon has fewer, and a slow machine has thousands.
+const FELT: u64 = 200;
 
 fn judge(env: &Env, name: &str, beside: Option<Kind>) -> Result<Outcome> {
     let period = period(env)?;
@@ -237,18 +244,16 @@ fn judge(env: &Env, name: &str, beside: Option<Kind>) -> Result<Outcome> {
         permille: wanted_permille(env, beside),
     };
     let round = filled_rounds(env, &ask)?;
+    let mut outcome = Outcome::Passed;
     if let Some(load) = &load {
-        pr_info!(
-            "# tick: beside={} {}={}\n",
-            load.kind().name(),
-            load.unit(),
-            load.done()
-        );
+        let (kind, unit, done) = (load.kind().name(), load.unit(), load.done());
+        pr_info!("# tick: beside={kind} {unit}={done}\n");
+        outcome = outcome.check(done >= FELT, fmt!("{kind} were no load: {done} {unit}"));
     }
     drop(load);
 
     round.stat.print(name, ask.api);
-    Ok(round.check(Outcome::Passed, &ask).check(
+    Ok(round.check(outcome, &ask).check(
         !cfg!(CONFIG_PREEMPT_RT) || round.slots >= round.stat.obtained,
         fmt!(
             "{} pages came from the slots of {}",
