@@ -158,7 +158,7 @@ impl Prefixes<'_> {
     fn built(&mut self, prefix: &Series, before: Option<&[String]>) -> Result<PathBuf> {
         let cache = &self.job.cache;
         let tree = debian::fetch_unless_cached(cache)?.origin.id;
-        let stamp = self.recipe.stamp(cache, &tree, &prefix.hash)?;
+        let stamp = self.recipe.stamp(cache, &tree, &prefix.diffs_hash())?;
         let place = self.dir.join(&sha256(serde_json::to_string(&stamp)?)[..16]);
         self.used.insert(place.clone());
         if place.exists() {

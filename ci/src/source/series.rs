@@ -126,6 +126,17 @@ impl Series {
         }
     }
 
+    /// Of what the patches do, whatever their logs say: that of the kernel that they make.
+    pub fn diffs_hash(&self) -> String {
+        let texts = self.patches.iter();
+        let texts = texts.map(|p| fs::read_to_string(&p.path).unwrap_or_default());
+        let diffs = texts.map(|text| {
+            text.split_once("\ndiff --git ")
+                .map_or_else(String::new, |(_, diff)| diff.to_owned())
+        });
+        sha256(diffs.collect::<String>())
+    }
+
     /// The first `n` patches.
     pub fn prefix(&self, n: usize) -> Series {
         Series::of(self.patches[..n].to_vec())
@@ -357,6 +368,24 @@ pub mod tests {
     /// Of the version that the series is for, with a last number that none has.
     pub fn newer_release() -> String {
         format!("{}.9999", PINS.kernel.version)
+    }
+
+    #[test]
+    fn a_log_changes_no_kernel() {
+        let dir = tempfile::tempdir().unwrap();
+        let hashes = |subject: &str, line: &str| {
+            let text = format!(
+                "Subject: [PATCH 1/1] {subject}\n\nWhy.\n---\n a | 1 +\n\ndiff --git a/a b/a\n--- a/a\n+++ b/a\n@@ -0,0 +1 @@\n+{line}\n"
+            );
+            fs::write(dir.path().join("0001.patch"), text).unwrap();
+            let series = Series::load(dir.path()).unwrap();
+            (series.hash.clone(), series.diffs_hash())
+        };
+        let first = hashes("x", "a");
+        let (log, diff) = (hashes("y", "a"), hashes("x", "b"));
+        assert_ne!(log.0, first.0);
+        assert_eq!(log.1, first.1);
+        assert_ne!(diff.1, first.1);
     }
 
     /// A folder that is a kernel tree as far as the runner looks, and two patches for it, the second
