@@ -74,16 +74,10 @@ const BUGS: &[Bug] = &[
     // The slots are drained before others know what they are not to put in any more,
     (
         "drained_before_it_is_known",
-        &[
-            (
-                "	WRITE_ONCE(slots->usable, usable);\n",
-                "	drain_slots(slots, moved ? ~0UL : ~usable);\n	WRITE_ONCE(slots->usable, usable);\n",
-            ),
-            (
-                "	}\n	drain_slots(slots, moved ? ~0UL : ~usable);\n",
-                "	}\n",
-            ),
-        ],
+        &[(
+            "	WRITE_ONCE(slots->usable, usable);\n	WRITE_ONCE(slots->zone, zone);\n	drain_slots(slots, moved ? ~0UL : ~usable);\n",
+            "	drain_slots(slots, moved ? ~0UL : ~usable);\n	WRITE_ONCE(slots->usable, usable);\n	WRITE_ONCE(slots->zone, zone);\n",
+        )],
     ),
     // or those that stay usable not at all.
     ("another_zones_pages_left", &[("moved ? ~0UL : ~usable", "~usable + 0 * moved")]),
@@ -181,31 +175,29 @@ const BUGS: &[Bug] = &[
             "false",
         )],
     ),
-    // Nobody waits for what a filler has in hand: not who needs just these pages,
+    // Who needs just these pages does not wait for who has them in hand, a filler or somebody else who drains.
     (
-        "zone_drained_beside_a_filler",
-        &[("	scoped_guard(spinlock_irqsave, &page_slots_fill_lock)\n		;\n", "")],
+        "drained_without_the_lock",
+        &[("	guard(spinlock_irqsave)(&page_slots_lock);\n	/* Pairs", "	/* Pairs")],
     ),
-    // nor who disables its lists,
-    (
-        "zone_disabled_beside_a_filler",
-        &[("	scoped_guard(spinlock_irqsave, &page_slots_fill_lock) {\n", "	{\n")],
-    ),
-    // or the filler lets go of the lock before its pages,
+    // A filler lets go of the lock before its pages,
     (
         "filled_without_the_lock",
         &[(
-            "	guard(spinlock_irqsave)(&page_slots_fill_lock);\n",
-            "	scoped_guard(spinlock_irqsave, &page_slots_fill_lock)\n		;\n",
+            "	guard(spinlock_irqsave)(&page_slots_lock);\n	zone =",
+            "	({ guard(spinlock_irqsave)(&page_slots_lock); });\n	zone =",
         )],
     ),
     // or has counted before it has the lock.
     (
         "counted_before_the_lock",
-        &[(
-            "	guard(spinlock_irqsave)(&page_slots_fill_lock);\n	wanted = hweight_long(READ_ONCE(slots->usable) & ~READ_ONCE(slots->full));\n	if (!wanted)\n		return true;\n",
-            "	wanted = hweight_long(READ_ONCE(slots->usable) & ~READ_ONCE(slots->full));\n	if (!wanted)\n		return true;\n	guard(spinlock_irqsave)(&page_slots_fill_lock);\n",
-        )],
+        &[
+            ("	guard(spinlock_irqsave)(&page_slots_lock);\n	zone =", "	zone ="),
+            (
+                "	if (!wanted)\n		return true;\n",
+                "	if (!wanted)\n		return true;\n	guard(spinlock_irqsave)(&page_slots_lock);\n",
+            ),
+        ],
     ),
     // The timer is not armed again where it found too little memory.
     (

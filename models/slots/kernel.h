@@ -81,9 +81,6 @@ bool model_usable(struct page *page);
 #define guard_preempt()			((void)0)
 #define guard_spinlock_irqsave(lock)	\
 	int held __attribute__((cleanup(model_unlock), unused)) = model_lock()
-#define scoped_guard(name, lock)	\
-	for (int held __attribute__((cleanup(model_unlock))) = model_lock(), left = held; \
-	     left; left = 0)
 #define smp_processor_id()		0
 #define this_cpu_ptr(p)			(&model_cpu()->slots)
 #define per_cpu_ptr(p, cpu)		((void)(cpu), &model_cpu()->slots)

@@ -159,10 +159,15 @@ impl Slots {
         }
     }
 
-    /// All are in the buddy allocator: none is in a slot, or on its way from or to one.
+    /// All are in the buddy allocator: none is in a slot, or on its way from or to one. Loom reports who
+    /// frees one later, or without an order.
     fn assert_nobody_has_a_page(&self) {
-        let held = self.pages.iter().all(|page| page.held.load(SeqCst));
-        assert!(held, "somebody has a page in hand");
+        for page in &self.pages {
+            assert!(page.held.load(SeqCst), "somebody has a page in hand");
+            // SAFETY: As in `Cpu::take()`.
+            page.content
+                .with(|content| unsafe { assert_eq!(*content, USED) });
+        }
     }
 
     pub fn count(&self) -> usize {
