@@ -113,6 +113,8 @@ pub(crate) struct Load {
 }
 
 impl Load {
+    /// Page faults, or pages that were reclaimed, of a load that has begun: one fault is not.
+    pub(crate) const FELT: u64 = 200;
     /// Four emulated readers have 12 MB a second, and need [`Ballast::LEFT`] until somebody reclaims.
     const PATIENCE: Delta = Delta::from_secs(300);
 
@@ -136,7 +138,7 @@ impl Load {
             before,
         };
         let start = Instant::<Monotonic>::now();
-        while load.done() == 0 {
+        while load.done() < Self::FELT {
             if start.elapsed() > Self::PATIENCE {
                 return Ok(None);
             }
