@@ -107,7 +107,7 @@ fn count(
     let shard = tally.locks(|name| name == SHARD);
     let pcp = tally.locks(|name| name == b"&pcp->lock");
     let inner = tally.locks(crate::oracle::is_wait_lock);
-    let all = tally.locks(|_| true);
+    let all = tally.locks(|name| !crate::oracle::is_stack_depot(name));
     // The shard's own lock, which each push takes, shows that the oracle sees what there is: once
     // more for a push that finds no block at first, and all that in a second shard.
     let most = if how == How::Try { 4 } else { 2 };
