@@ -60,6 +60,7 @@ struct zone *model_zone_of(struct page *page);
 bool model_usable(struct page *page);
 
 #define likely(x)			(x)
+#define data_race(x)			(x)
 #define BIT(nr)				(1UL << (nr))
 #define GENMASK(high, low)		((BIT((high) + 1) - 1) & ~(BIT(low) - 1))
 #define __ffs(word)			((unsigned int)__builtin_ctzl(word))
@@ -94,8 +95,7 @@ bool model_usable(struct page *page);
 #define cpumask_test_and_clear_cpu(cpu, mask)	model_test_and_clear_bit(cpu, mask, true)
 #define for_each_possible_cpu(cpu)	for ((cpu) = 0; (cpu) < 1; (cpu)++)
 #define for_each_cpu(cpu, mask)		for_each_possible_cpu(cpu)
-#define for_each_cpu_wrap(cpu, mask, first)	\
-	for ((cpu) = 0, (void)(first); (cpu) < 1 && model_read(mask); (cpu)++)
+#define for_each_cpu_wrap(cpu, mask, first)	for ((cpu) = 0, (void)(first); (cpu) < 1; (cpu)++)
 
 /* The lists are all called pages. */
 #define LIST_HEAD(name)			struct list_head name = { 0 }
