@@ -11,7 +11,7 @@ use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*, fence};
 use loom::sync::{Mutex, MutexGuard};
 use std::cell::{Cell, RefCell};
 use std::mem::transmute;
-use std::panic::{catch_unwind, resume_unwind};
+use std::panic::{UnwindSafe, catch_unwind, resume_unwind};
 use std::ptr::null;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool as Flag, AtomicUsize as Counter};
@@ -90,7 +90,8 @@ pub struct Slots {
     pub woken: AtomicBool,
     /// The timer will expire.
     pub armed: AtomicBool,
-    fill_lock: Mutex<()>,
+    /// `page_slots_lock`.
+    lock: Mutex<()>,
     pages: Vec<Page>,
     /// Those that the buddy allocator has for the slots, under zone->lock.
     free: Mutex<Vec<usize>>,
@@ -128,7 +129,7 @@ impl Slots {
             words: words.map(AtomicUsize::new),
             woken: AtomicBool::new(false),
             armed: AtomicBool::new(false),
-            fill_lock: Mutex::new(()),
+            lock: Mutex::new(()),
             pages: (0..pages)
                 .map(|n| Page {
                     content: UnsafeCell::new(if is_full(n) { PREPARED } else { USED }),
@@ -180,7 +181,7 @@ impl Slots {
 pub struct Cpu {
     /// What the code takes the addresses of.
     words: [Cell<usize>; WORDS],
-    /// If it has the lock of the fillers.
+    /// If it has the lock.
     guard: Cell<Option<MutexGuard<'static, ()>>>,
     slots: Arc<Slots>,
     /// The last one is next, so many steps from now, in whatever is then running.
@@ -420,7 +421,7 @@ extern "C-unwind" fn model_mb() {
 #[unsafe(no_mangle)]
 extern "C-unwind" fn model_lock() -> i32 {
     here(|cpu| {
-        let guard = cpu.slots.fill_lock.lock().unwrap();
+        let guard = cpu.slots.lock.lock().unwrap();
         // SAFETY: The lock lives as long as this CPU, which drops the guard.
         cpu.guard.set(Some(unsafe {
             transmute::<MutexGuard<'_, ()>, MutexGuard<'static, ()>>(guard)
@@ -518,4 +519,13 @@ extern "C-unwind" fn model_zone_of(_page: usize) -> usize {
 #[unsafe(no_mangle)]
 extern "C-unwind" fn model_usable(page: usize) -> bool {
     page != UNUSABLE
+}
+
+/// The bug is found, and by what one of `messages` is about.
+pub fn expect(bug: &str, messages: &[&str], explore: impl FnOnce() + UnwindSafe) {
+    let panic = catch_unwind(explore).expect_err(bug);
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or(panic.downcast_ref::<&str>().copied());
+    let is_about = |text: &str| messages.iter().any(|message| text.contains(message));
+    assert!(text.is_some_and(is_about), "{bug}: {text:?}");
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The page slots of a CPU: what pushes, pops and drains do to one another, on other CPUs and in NMIs.
 
-use crate::model::{Cpu, FAITHFUL, Op, Op::*, Slots, UNUSABLE};
+use crate::model::{Cpu, FAITHFUL, Op, Op::*, Slots, UNUSABLE, expect};
 use loom::thread;
 use std::io::{Write, stderr};
 use std::iter::zip;
@@ -95,10 +95,7 @@ impl Scene {
     /// What `message` is about must be the reason why the bug is found, and there is no other.
     fn find(&self, bug: &'static str, message: &str) {
         self.hold();
-        let panic = std::panic::catch_unwind(|| self.explore(bug)).expect_err("not found");
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or(panic.downcast_ref::<&str>().copied());
-        assert!(text.is_some_and(|text| text.contains(message)), "{text:?}");
+        expect(bug, &[message], || self.explore(bug));
     }
 
     fn interrupted(&self, ops: &[Op]) -> Self {

@@ -2,7 +2,7 @@
 //! Who takes a page out of a slot, and the two that bring another: `page_slots_pop()`,
 //! `page_slots_thread()` and `page_slots_late_fn()`, in every interleaving.
 
-use crate::model::{Cpu, FAITHFUL, Op, Op::*, Slots};
+use crate::model::{Cpu, FAITHFUL, Op, Op::*, Slots, expect};
 use loom::sync::atomic::Ordering::{AcqRel, Relaxed};
 use loom::thread;
 use std::io::{Write, stderr};
@@ -147,13 +147,4 @@ fn every_bug_is_found() {
             explore(bug, fillers)
         });
     }
-}
-
-/// The bug is found, and by what one of `messages` is about.
-fn expect(bug: &str, messages: &[&str], explore: impl FnOnce() + std::panic::UnwindSafe) {
-    let panic = std::panic::catch_unwind(explore).expect_err(bug);
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or(panic.downcast_ref::<&str>().copied());
-    let is_about = |text: &str| messages.iter().any(|message| text.contains(message));
-    assert!(text.is_some_and(is_about), "{bug}: {text:?}");
 }
