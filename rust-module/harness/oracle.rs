@@ -267,10 +267,10 @@ impl Tally {
 
     /// Whether counting again can change nothing: only that the lock was too seldom tried, where it may
     /// be, can be the doing of somebody else.
-    pub(crate) fn is_final(&self, ctx: Context, most: usize) -> bool {
+    pub(crate) fn is_final(&self, ctx: Context) -> bool {
         let (pcp, ..) = self.kinds();
 
-        pcp >= self.calls * allowed(ctx, most).min(1)
+        pcp >= self.calls * allowed(ctx, 1)
     }
 
     /// Whether these are the locks that [`Self::check_each()`] wants.

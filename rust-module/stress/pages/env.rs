@@ -29,6 +29,7 @@ use crate::{
         slots::PageSlots, //
     },
     task::Pinned,
+    vm,
     warmer::Warmer, //
 };
 
@@ -38,6 +39,17 @@ pub(crate) const PROMISED: usize = 32;
 /// the `vm.page_slots` sysctl.
 pub(crate) const DEPTH: usize = 64;
 pub(crate) const LARGEST_BURST: usize = 4096;
+
+/// Obtains pages, off the lists as well where they come first, until the slots of this CPU are empty.
+/// Whether they are: in one visit, or they would be filled meanwhile.
+pub(crate) fn empty_slots(pile: &mut Pile, cpu: u32) -> bool {
+    while vm::in_slots(cpu) != 0 {
+        if pile.obtain(Api::NoLocks, NoLocksFlags::NONE, 1) == 0 {
+            return false;
+        }
+    }
+    true
+}
 
 /// What the cases share.
 pub(crate) struct Env {

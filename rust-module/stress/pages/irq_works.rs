@@ -17,6 +17,7 @@ use crate::{
     },
     context::Context,
     env::{
+        empty_slots,
         Desk,
         Env,
         DEPTH,
@@ -91,7 +92,7 @@ fn burst(env: &Env, irq_works: &IrqWorks) -> Result<u64> {
         let pile = &mut desk.pile;
 
         desk.site.run(Context::PreemptOff, || {
-            while vm::in_slots(cpu) != 0 && pile.obtain(Api::NoLocks, NoLocksFlags::NONE, 1) == 1 {}
+            empty_slots(pile, cpu);
         });
         interrupts.store(irq_works.of_this_cpu() - before, Relaxed);
         desk.free(Context::Task);

@@ -187,7 +187,7 @@ fn measure(
     // Where it is tried and somebody else of this CPU has pcp->lock, the page comes from a slot.
     let (alloc, free, obtained, attempts) = repeat(
         || visit(env, oracle, desk, ctx),
-        |(alloc, free, ..)| alloc.is_final(ctx, 1) && free.is_final(ctx, 1),
+        |(alloc, free, ..)| alloc.is_final(ctx) && free.is_final(ctx),
     )?;
 
     outcome = outcome.check(
@@ -245,7 +245,7 @@ fn fail(oracle: &Oracle, desk: &mut Desk, ctx: Context, outcome: Outcome) -> Res
     let tally = limit.during(b"0", || {
         repeat(
             || Ok(exhaust(oracle, desk, ctx)),
-            |tally| tally.is_final(ctx, usize::MAX),
+            |tally| tally.is_final(ctx),
         )
     });
     Ok(tally?.check_each(ctx, "fail", usize::MAX, outcome))

@@ -22,9 +22,9 @@ use crate::{
         Sitting,
         SIT, //
     },
-    api::Api,
     context::Context,
     env::{
+        empty_slots,
         Desk,
         Env,
         LARGEST_BURST, //
@@ -33,7 +33,6 @@ use crate::{
         repeat,
         Outcome, //
     },
-    nolocks::page::NoLocksFlags,
     probes::Filler,
     task::{
         breathe,
@@ -121,16 +120,12 @@ fn empty_and_wait(desk: &mut Desk) -> Result<Option<Delta>> {
     let _pinned = Pinned::new();
     let cpu = threads::cpu_of(0);
     let wanted = vm::in_slots(cpu);
-    let mut left = wanted;
+    let mut is_empty = false;
 
-    // In one visit: what is filled meanwhile would never be empty.
     let pile = &mut desk.pile;
-    desk.site.run(Context::RawIrqsave, || {
-        while left != 0 && pile.obtain(Api::NoLocks, NoLocksFlags::NONE, 1) == 1 {
-            left = vm::in_slots(cpu);
-        }
-    });
-    if wanted == 0 || left != 0 {
+    desk.site
+        .run(Context::RawIrqsave, || is_empty = empty_slots(pile, cpu));
+    if wanted == 0 || !is_empty {
         return Err(ENOSPC);
     }
     let start = Instant::<Monotonic>::now();

@@ -32,6 +32,7 @@ use crate::{
     },
     context::Context,
     env::{
+        empty_slots,
         Desk,
         Env,
         Stat,
@@ -320,23 +321,16 @@ impl Storm {
                 }
                 let cpu = threads::cpu_of(0);
                 let pile = &mut desk.pile;
-                // The lists as well where they come first, until the slots are empty.
-                let empty = |pile: &mut Pile| {
-                    while vm::in_slots(cpu) != 0
-                        && pile.obtain(Api::NoLocks, NoLocksFlags::NONE, 1) == 1
-                    {
-                    }
-                };
                 desk.site.run(Context::RawIrqsave, || {
                     for _ in 0..ROUNDS {
                         self.doing.store(0, Relaxed);
-                        empty(pile);
+                        empty_slots(pile, cpu);
                         pile.obtain(Api::NoLocks, NoLocksFlags::NONE, BEYOND);
                         self.doing.store(1, Relaxed);
                         pile.free(Self::ROOM);
                     }
                     self.doing.store(NONE, Relaxed);
-                    empty(pile);
+                    empty_slots(pile, cpu);
                 });
                 // Or the lists had more each time.
                 core::mem::swap(&mut *self.spent.lock(), &mut desk.pile);
